@@ -1,0 +1,1 @@
+"""The ground floor: words, states, settings, the store and the queue. Imports neither wing."""

@@ -1,0 +1,97 @@
+"""Names an encoder exactly, without loading it."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from .errors import UsageError
+
+DEFAULT_ENCODER = "ViT-B-32"
+OFFLINE_ENCODER = "efficientnet_lite0"
+PRECISIONS = ("fp32", "bf16", "fp16")
+PREPROCESSING_VERSION = 1
+
+_DEFAULT_TAGS = {"ViT-B-32": "laion2b_s34b_b79k"}
+# The start of the checkpoint's digest, as its own file name has it.
+_OFFLINE_WEIGHTS = "57934424"
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """One encoder: what a worker needs to load it, and the key that its embeddings are stored under.
+
+    `weights` is a tag of open_clip, or `sha256-…` of the file `weights_file`.
+    """
+
+    library: str
+    model: str
+    weights: str
+    precision: str = "fp32"
+    preprocessing: int = PREPROCESSING_VERSION
+    weights_file: str | None = None
+
+    @property
+    def key(self) -> str:
+        """`library/model/weights/precision/preprocessing`: equal keys give equal embeddings."""
+        return f"{self.library}/{self.model}/{self.weights}/{self.precision}/p{self.preprocessing}"
+
+    @property
+    def offline(self) -> bool:
+        """Whether the weights come with an installed package."""
+        return self.library == "timm"
+
+
+def parse_encoder(
+    name: str = DEFAULT_ENCODER, weights_file: Path | None = None, precision: str = "fp32"
+) -> EncoderSpec:
+    """Read an encoder's name: `efficientnet_lite0`, `MODEL` or `MODEL/TAG` of open_clip.
+
+    Raises:
+        UsageError: the name, or its combination with a weights file, cannot be right.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    if name == OFFLINE_ENCODER:
+        if weights_file is not None:
+            raise UsageError(f"{OFFLINE_ENCODER} has its own weights: leave out --weights or name another encoder")
+        return EncoderSpec("timm", "tf_efficientnet_lite0", _OFFLINE_WEIGHTS, precision)
+
+    model, _, tag = name.partition("/")
+    _check_model(model)
+    if weights_file is not None:
+        if tag:
+            raise UsageError(f"--weights replaces the tag {tag!r}: give --encoder {model} with --weights")
+        path = weights_file.absolute()
+        return EncoderSpec(
+            "open_clip", model, f"sha256-{file_digest(path)[:16]}", precision, weights_file=str(path)
+        )
+    tag = tag or _DEFAULT_TAGS.get(model, "")
+    if not tag:
+        raise UsageError(f"{model} has weights under several tags: name one as {model}/TAG, or give --weights FILE")
+    return EncoderSpec("open_clip", model, tag, precision)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"weights file {path} cannot be read: {error.strerror}") from None
+
+
+def _check_model(model: str) -> None:
+    """Check against open_clip's own list, read from its files: importing it would load torch."""
+    package = find_spec("open_clip")
+    if package is None or package.origin is None:
+        return  # a producer without the extra `worker`; the worker will check
+    known = {path.stem for path in (Path(package.origin).parent / "model_configs").glob("*.json")}
+    if model not in known:
+        raise UsageError(
+            f"unknown encoder {model!r}: give {OFFLINE_ENCODER} or a model of open_clip such as {DEFAULT_ENCODER}"
+        )

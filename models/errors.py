@@ -1,0 +1,74 @@
+"""The error tree.
+
+A class's docstring is its default message; `exit_code` is what a command that ends with it returns. A message
+is one line that says what is wrong and what to do about it: `producer/cli.py` is the only place that prints it.
+"""
+
+import inspect
+
+
+class ScanomalyError(Exception):
+    """Something went wrong."""
+
+    exit_code = 1
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or inspect.cleandoc(type(self).__doc__ or ""))
+
+
+class UsageError(ScanomalyError):
+    """The command line or the settings cannot be right."""
+
+    exit_code = 2
+
+
+class SourceError(ScanomalyError):
+    """The source holds no scans."""
+
+
+class DatasetError(ScanomalyError):
+    """The data set cannot be fetched."""
+
+
+class JobNotFoundError(ScanomalyError):
+    """There is no such job: `scanomaly jobs` lists them."""
+
+
+class JobStateError(ScanomalyError):
+    """The job's state does not allow that."""
+
+
+class EncoderError(ScanomalyError):
+    """The encoder cannot be loaded."""
+
+
+class HubUnreachableError(EncoderError):
+    """The model hub cannot be reached, and the weights are not in its local cache."""
+
+
+class ReportError(ScanomalyError):
+    """The report cannot be written."""
+
+
+class JobFailedError(ScanomalyError):
+    """The job failed."""
+
+    exit_code = 4
+
+
+class JobCancelledError(ScanomalyError):
+    """The job was cancelled."""
+
+    exit_code = 5
+
+
+class BrokerUnreachableError(ScanomalyError):
+    """The broker cannot be reached: check SCANOMALY_BROKER_URL, or unset it to use the embedded one."""
+
+    exit_code = 69
+
+
+class StoreUnreachableError(ScanomalyError):
+    """The store cannot be reached: check SCANOMALY_STORE_URL, or unset it to use SQLite."""
+
+    exit_code = 69

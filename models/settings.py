@@ -1,0 +1,97 @@
+"""Settings: frozen, and the only reader of the environment (`SCANOMALY_*`)."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+
+from .errors import UsageError
+
+PREFIX = "SCANOMALY_"
+
+
+def _default_home() -> Path:
+    return Path(platformdirs.user_data_path("scanomaly"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person may change. `docs/settings.md` describes each variable.
+
+    `broker_url` and `store_url` are None for the embedded broker and for SQLite, both under `home`.
+    """
+
+    home: Path = field(default_factory=_default_home)
+    broker_url: str | None = None
+    store_url: str | None = None
+    batch_size: int = 32
+    """Scans in one queue message."""
+    device: str = "auto"
+    decode_threads: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
+    max_pixels: int = 100_000_000
+    """A scan with more pixels fails as `too_large` before it is decoded."""
+    max_attempts: int = 3
+    """How often a batch may be begun before its scans fail as `crashed_worker`."""
+    gallery_scans: int = 300
+    """How many scans `report.html` shows with a thumbnail."""
+    hub_seconds: float = 5.0
+    """How long the model hub or the data set hub may take to answer before it counts as unreachable."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Read the settings.
+
+        Raises:
+            UsageError: a variable holds a value that cannot be right.
+        """
+        names = {
+            "home": lambda text: Path(text).expanduser().absolute(),
+            "broker_url": str,
+            "store_url": str,
+            "batch_size": _positive,
+            "device": str,
+            "decode_threads": _positive,
+            "max_pixels": _positive,
+            "max_attempts": _positive,
+            "gallery_scans": _positive,
+            "hub_seconds": _seconds,
+        }
+        values = {}
+        for name, read in names.items():
+            variable = PREFIX + name.upper()
+            text = environ.get(variable, "").strip()
+            if not text:
+                continue
+            try:
+                values[name] = read(text)
+            except ValueError as error:
+                raise UsageError(f"{variable}={text!r} {error}") from None
+        return cls(**values)
+
+    @property
+    def resolved_store_url(self) -> str:
+        """The SQLAlchemy URL of the store. Holds a password where the user's URL does: never print it whole."""
+        if self.store_url is None:
+            return f"sqlite:///{self.home / 'store.sqlite'}"
+        for short in ("postgresql://", "postgres://"):
+            if self.store_url.startswith(short):
+                return "postgresql+psycopg://" + self.store_url.removeprefix(short)
+        return self.store_url
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ValueError("is not a whole number above 0")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("is not a number of seconds") from None
+    if not 0 < value < float("inf"):
+        raise ValueError("is not a number of seconds above 0")
+    return value

@@ -1,0 +1,57 @@
+"""The states of a job and of its parts, and which change is allowed."""
+
+from enum import StrEnum
+
+
+class Label(StrEnum):
+    """What the submitter says a scan is. A scan without a label has None."""
+
+    NORMAL = "normal"
+    ANOMALY = "anomaly"
+
+
+class JobState(StrEnum):
+    EMBEDDING = "embedding"
+    SCORING = "scoring"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether no worker will touch the job again unless a person asks for it."""
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+#: From a state to the states that may follow it. `retry` is what leads out of an ended state.
+JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.EMBEDDING: frozenset({JobState.SCORING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.SCORING: frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED}),
+    JobState.DONE: frozenset({JobState.EMBEDDING}),
+    JobState.FAILED: frozenset({JobState.EMBEDDING}),
+    JobState.CANCELLED: frozenset(),
+}
+
+
+class BatchState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class ScanState(StrEnum):
+    PENDING = "pending"
+    EMBEDDED = "embedded"
+    FAILED = "failed"
+
+
+class FailureKind(StrEnum):
+    """Why a scan has no embedding."""
+
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    EMPTY = "empty"
+    NOT_AN_IMAGE = "not_an_image"
+    TRUNCATED = "truncated"
+    TOO_LARGE = "too_large"
+    CRASHED_WORKER = "crashed_worker"

@@ -1,0 +1,1 @@
+"""The producer's wing: finds scans, submits jobs, tells their status. Never imports torch."""

@@ -1,0 +1,1 @@
+"""The worker's wing: encodes scans, scores them and writes the report."""

@@ -1,0 +1,1 @@
+"""Third room: scores to a report."""

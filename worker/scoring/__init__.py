@@ -1,0 +1,1 @@
+"""Second room: embeddings to scores. NumPy and scikit-learn only."""
