@@ -1,9 +1,13 @@
 """Settings: frozen, and the only reader of the environment (`SCANOMALY_*`)."""
 
+import hashlib
 import os
-from collections.abc import Mapping
+import re
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -46,7 +50,7 @@ class Settings:
         Raises:
             UsageError: a variable holds a value that cannot be right.
         """
-        names = {
+        names: dict[str, Callable[[str], Any]] = {
             "home": lambda text: Path(text).expanduser().absolute(),
             "broker_url": str,
             "store_url": str,
@@ -71,6 +75,23 @@ class Settings:
         return cls(**values)
 
     @property
+    def broker_socket(self) -> Path:
+        """Where the embedded broker listens.
+
+        A unix socket's path may be 107 bytes long at most, so a deep `home` gets a short folder elsewhere.
+        """
+        path = self.home / "broker" / "broker.sock"
+        if len(os.fsencode(path)) <= 100:
+            return path
+        digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"scanomaly-{os.getuid()}-{digest}" / "broker.sock"
+
+    @property
+    def resolved_broker_url(self) -> str:
+        """The URL of the broker, as Celery takes it. May hold a password: never print it whole."""
+        return self.broker_url or f"redis+socket://{self.broker_socket}"
+
+    @property
     def resolved_store_url(self) -> str:
         """The SQLAlchemy URL of the store. Holds a password where the user's URL does: never print it whole."""
         if self.store_url is None:
@@ -79,6 +100,11 @@ class Settings:
             if self.store_url.startswith(short):
                 return "postgresql+psycopg://" + self.store_url.removeprefix(short)
         return self.store_url
+
+
+def hide_password(url: str) -> str:
+    """A URL as it may be printed."""
+    return re.sub(r"(://[^/@]*:)[^/]*@", r"\1***@", url)
 
 
 def _positive(text: str) -> int:

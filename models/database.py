@@ -1,0 +1,139 @@
+"""Connections, transactions and the schema's version: what differs between SQLite and PostgreSQL."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy.orm import Session
+
+from .errors import StoreUnreachableError, UsageError
+
+SCHEMA_VERSION = "0001"
+"""The newest migration. A test compares it with Alembic's own head; importing Alembic to ask takes too long."""
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_BUSY_SECONDS = 30
+# Any number, as long as every Scanomaly uses the same one.
+_POSTGRES_LOCK = 7_226_662_559
+
+
+class Database:
+    """Opens transactions, and makes the tables when they are not there."""
+
+    def __init__(self, url: str) -> None:
+        """Connect.
+
+        Raises:
+            StoreUnreachableError: nothing answers at the URL, or its schema is of another version.
+            UsageError: the URL cannot be right.
+        """
+        self._engine = _engine(url)
+        self.name = self._engine.url.render_as_string(hide_password=True)
+        # BEGIN IMMEDIATE takes SQLite's write lock at the start. With a plain BEGIN a transaction that reads and
+        # then writes fails at once when another has written in between, whatever the busy timeout is.
+        self._writing_engine = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+        with self._errors():
+            self._ensure_schema()
+
+    @property
+    def dialect(self) -> str:
+        return self._engine.dialect.name
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session for queries."""
+        with self._errors(), Session(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session that commits at its end, or rolls back when the block raises."""
+        with self._errors(), Session(self._writing_engine) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (exc.OperationalError, exc.InterfaceError) as error:
+            reason = str(error.orig).strip().splitlines()[0]
+            raise StoreUnreachableError(
+                f"the store {self.name} cannot be used ({reason}): check SCANOMALY_STORE_URL or unset it for SQLite"
+            ) from error
+
+    def _ensure_schema(self) -> None:
+        with self._engine.connect() as connection:
+            version = _schema_version(connection)
+        if version is None:
+            with self._writing_engine.begin() as connection:
+                self._create_schema(connection)
+                version = _schema_version(connection)
+        if version != SCHEMA_VERSION:
+            raise StoreUnreachableError(
+                f"the store {self.name} has schema {version} and this program needs {SCHEMA_VERSION}: use the same "
+                "version of Scanomaly everywhere"
+            )
+
+    def _create_schema(self, connection: Connection) -> None:
+        from alembic import command
+        from alembic.config import Config
+
+        if self.dialect == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_POSTGRES_LOCK})"))
+        if _schema_version(connection) is not None:
+            return  # another process was faster
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        command.upgrade(config, "head")
+
+
+def _schema_version(connection: Connection) -> str | None:
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise UsageError(
+                f"SCANOMALY_STORE_URL: {parsed.get_backend_name()} is not supported; use sqlite or postgresql"
+            )
+        if parsed.get_backend_name() == "sqlite":
+            return _sqlite_engine(url, parsed.database)
+        return create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+    except exc.ArgumentError:
+        raise UsageError("SCANOMALY_STORE_URL is not a database URL such as postgresql://user@host/name") from None
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed: pip install 'scanomaly[postgres]'") from None
+
+
+def _sqlite_engine(url: str, database: str | None) -> Engine:
+    if not database or database == ":memory:":
+        raise UsageError("SCANOMALY_STORE_URL: SQLite in memory is seen by one process only; name a file")
+    try:
+        Path(database).absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnreachableError(
+            f"the store's folder {Path(database).parent} cannot be made ({error.strerror}): set SCANOMALY_HOME"
+        ) from None
+    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        # The driver must not begin transactions by itself: the listener below does, in the right way.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+
+    return engine

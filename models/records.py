@@ -1,0 +1,134 @@
+"""What goes into the store and what comes out of it: plain frozen records, never rows of a session."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from .encoders import EncoderSpec
+from .states import FailureKind, JobState, Label
+
+
+@dataclass(frozen=True)
+class FoundScan:
+    """A scan as discovery finds it: `path` is relative to the job's root, with `/` between its parts."""
+
+    path: str
+    label: Label | None = None
+
+
+@dataclass(frozen=True)
+class IgnoredFile:
+    """A file below the root that is not a scan, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What `submit` hands to the store."""
+
+    id: str
+    source: str
+    root: str
+    report_folder: str
+    encoder: EncoderSpec
+    batch_size: int
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    id: str
+    state: JobState
+    source: str
+    root: str
+    report_folder: str
+    encoder: EncoderSpec
+    notes: dict[str, str]
+    scans: int
+    normal: int
+    anomaly: int
+    ignored: int
+    created_at: datetime
+    finished_at: datetime | None
+    error: str | None
+    result: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Sums over a job's batches."""
+
+    batches: int
+    running: int
+    finished: int
+    embedded: int
+    failed: int
+    encoded: int
+    started_at: datetime | None
+    """When the first batch was begun."""
+    last_at: datetime | None
+    """When the newest batch was committed."""
+
+
+@dataclass(frozen=True)
+class BatchScan:
+    id: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch that a worker has begun."""
+
+    id: int
+    job_id: str
+    root: str
+    encoder: EncoderSpec
+    attempts: int
+    scans: tuple[BatchScan, ...]
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """How one scan of a batch ended: embedded, with the digest of its content, or failed, with the reason."""
+
+    scan_id: int
+    sha256: str | None = None
+    failure: FailureKind | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class StoredVector:
+    """An embedded scan with its vector: float32, little-endian, L2-normalised."""
+
+    scan_id: int
+    label: Label | None
+    sha256: str
+    vector: bytes
+
+
+@dataclass(frozen=True)
+class ScanScore:
+    scan_id: int
+    score: float
+    score_in_sample: float
+
+
+@dataclass(frozen=True)
+class RankedScan:
+    path: str
+    label: Label | None
+    score: float
+    score_in_sample: float
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    path: str
+    kind: FailureKind
+    detail: str

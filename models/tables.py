@@ -1,0 +1,120 @@
+"""The tables. Change one, and write a migration beside it in `models/migrations/versions/`."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, LargeBinary, MetaData, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+# Names for constraints, the same on every database, so that a migration can drop one.
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC. SQLite keeps no time zone, so it is put back when a row is read."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=_NAMES)
+
+
+class JobRow(Base):
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    source: Mapped[str] = mapped_column(Text)
+    root: Mapped[str] = mapped_column(Text)
+    """The absolute folder that the scans' paths are relative to."""
+    report_folder: Mapped[str] = mapped_column(Text)
+    encoder: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """The fields of `EncoderSpec`."""
+    encoder_key: Mapped[str] = mapped_column(Text)
+    notes: Mapped[dict[str, str]] = mapped_column(JSON)
+    """What the submitter said about the choice of `source`, `encoder` and `labels`."""
+    scans: Mapped[int]
+    normal: Mapped[int]
+    anomaly: Mapped[int]
+    ignored: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    error: Mapped[str | None] = mapped_column(Text)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """Metrics, timings and warnings of a done job, as `report.json` has them."""
+
+
+class BatchRow(Base):
+    """A batch counts its scans itself, so that a job's progress never counts the rows of `scans`."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=0)
+    scans: Mapped[int]
+    embedded: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    encoded: Mapped[int] = mapped_column(default=0)
+    """Scans that went through the encoder; the others had an embedding already."""
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    __table_args__ = (Index(None, "job_id", "state"),)
+
+
+class ScanRow(Base):
+    __tablename__ = "scans"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), index=True)
+    path: Mapped[str] = mapped_column(Text)
+    label: Mapped[str | None] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    failure_kind: Mapped[str | None] = mapped_column(String(32))
+    failure_detail: Mapped[str | None] = mapped_column(Text)
+    score: Mapped[float | None]
+    score_in_sample: Mapped[float | None]
+
+    __table_args__ = (Index(None, "job_id", "id"), Index(None, "job_id", "state"))
+
+
+class IgnoredRow(Base):
+    """A file below a job's root that is not a scan."""
+
+    __tablename__ = "ignored_files"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    path: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+
+
+class EmbeddingRow(Base):
+    """Keyed by content, not by scan: the same image is encoded once, in whatever job it comes."""
+
+    __tablename__ = "embeddings"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    encoder_key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    vector: Mapped[bytes] = mapped_column(LargeBinary)
+    """float32, little-endian, L2-normalised."""
