@@ -62,6 +62,12 @@ class JobCancelledError(ScanomalyError):
     exit_code = 5
 
 
+class StoppedError(ScanomalyError):
+    """Stopped."""
+
+    exit_code = 130
+
+
 class BrokerUnreachableError(ScanomalyError):
     """The broker cannot be reached: check SCANOMALY_BROKER_URL, or unset it to use the embedded one."""
 

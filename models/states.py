@@ -54,4 +54,5 @@ class FailureKind(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     TRUNCATED = "truncated"
     TOO_LARGE = "too_large"
+    NOT_FINITE = "not_finite"
     CRASHED_WORKER = "crashed_worker"

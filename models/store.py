@@ -214,6 +214,11 @@ class Store:
             scans = tuple(BatchScan(*scan) for scan in session.execute(query.order_by(ScanRow.id)))
             return Batch(batch_id, job.id, job.root, EncoderSpec(**job.encoder), row.attempts, scans)
 
+    def job_of_batch(self, batch_id: int) -> str | None:
+        """The id of a batch's job; None when there is no such batch."""
+        with self._database.read() as session:
+            return session.scalar(select(BatchRow.job_id).where(BatchRow.id == batch_id))
+
     def has_embedding(self, sha256: str, encoder_key: str) -> bool:
         query = select(EmbeddingRow.sha256).where(
             EmbeddingRow.sha256 == sha256, EmbeddingRow.encoder_key == encoder_key

@@ -1,0 +1,426 @@
+"""The command line: thin, and the only place that prints an error."""
+
+import json
+import sys
+import traceback
+import webbrowser
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..models.encoders import DEFAULT_ENCODER, OFFLINE_ENCODER, PRECISIONS, EncoderSpec, parse_encoder
+from ..models.errors import JobStateError, ReportError, ScanomalyError
+from ..models.settings import Settings
+from ..models.states import JobState
+from ..models.store import Store
+from .status import JobStatus, job_status, result_lines, status_lines
+from .submit import Prepared, Request, prepare
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+_DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="On an error, print the traceback too.")
+_DEVICE = click.option(
+    "--device", metavar="NAME", help="cpu, cuda, cuda:1, mps; by default a GPU when there is one."
+)
+_OPEN = click.option("--open", "open_it", is_flag=True, help="Open the report in a browser.")
+
+
+def _encoder_options(function: _Function) -> _Function:
+    for option in (
+        click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True),
+        click.option(
+            "--weights",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="A checkpoint on this disk, instead of the model hub's.",
+        ),
+        click.option(
+            "--encoder",
+            default=DEFAULT_ENCODER,
+            show_default=True,
+            metavar="NAME",
+            help=f"An open_clip model, MODEL or MODEL/TAG; or {OFFLINE_ENCODER}, which needs no internet.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _job_options(function: _Function) -> _Function:
+    """What a job is made of: the same for `run` and `submit`."""
+    for option in (
+        click.option("--batch-size", type=click.IntRange(1, 10_000), help="Scans in one queue message."),
+        click.option("--out", type=click.Path(path_type=Path), help="The folder to write the report into."),
+        click.option(
+            "--labels",
+            "labels_file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="A CSV file with the columns path,label.",
+        ),
+        click.option(
+            "--anomaly", multiple=True, metavar="GLOB", help="Scans known to be anomalies: a glob or a sub-folder."
+        ),
+        click.option(
+            "--normal", multiple=True, metavar="GLOB", help="Scans known to be normal: a glob or a sub-folder."
+        ),
+        _encoder_options,
+    ):
+        function = option(function)
+    return function
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(package_name="scanomaly")
+@_DEBUG
+def cli() -> None:
+    """Find the scans in a folder that do not look normal.
+
+    \b
+    scanomaly run ./scans          one job on this machine, from the folder to the report
+    scanomaly submit, worker       the same on many machines, through Redis
+    """
+
+
+@cli.command()
+@click.argument("source", required=False)
+@_job_options
+@_DEVICE
+@click.option("--resume", metavar="JOB", help="Finish a job that was interrupted, instead of a new one.")
+@_OPEN
+@_JSON
+@_DEBUG
+def run(
+    source: str | None, resume: str | None, device: str | None, open_it: bool, as_json: bool, **options: Any
+) -> int:
+    """Score a folder of scans here and write the report.
+
+    SOURCE is a folder, `-` for paths on standard input, `kaggle:OWNER/NAME`, or `sample:` for scans that
+    Scanomaly draws itself.
+    """
+    from .local import require_encoder
+    from .run import resume_job, run_job
+    from .watch import make_display
+
+    if (source is None) == (resume is None):
+        raise click.UsageError("give a SOURCE, or --resume JOB")
+    settings = Settings.from_environment()
+    with _store(settings) as store:
+        if resume is not None:
+            status = resume_job(resume, store, settings, make_display(), device)
+        else:
+            request = _request(source or "", settings, **options)
+            require_encoder(request.encoder, device, fetch=True)
+            status = run_job(_prepare(request, settings), store, settings, make_display(), device)
+    return _finish(status, as_json, open_it)
+
+
+@cli.command()
+@click.argument("source", required=False)
+@_DEBUG
+def demo(source: str | None) -> int:
+    """Show the whole job: on SOURCE, or on the Kaggle brain MRI images, or on drawn ones without internet."""
+    from .demo import demo_request
+    from .run import run_job
+    from .watch import make_display
+
+    settings = Settings.from_environment()
+    request = demo_request(source, settings)
+    with _store(settings) as store:
+        status = run_job(_prepare(request, settings), store, settings, make_display())
+    return _finish(status, as_json=False, open_it=False)
+
+
+@cli.command()
+@click.argument("source")
+@_job_options
+@_JSON
+@_DEBUG
+def submit(source: str, as_json: bool, **options: Any) -> int:
+    """Queue a job for the workers, and print its id."""
+    from ..models.queue import Queue
+    from ..models.reconcile import send_unfinished
+    from .local import broker, require_encoder
+    from .submit import store_job
+
+    settings = Settings.from_environment()
+    request = _request(source, settings, **options)
+    if settings.broker_url is None:
+        require_encoder(request.encoder)  # the workers are on this machine too
+    with _store(settings) as store, broker(settings):
+        job = store_job(_prepare(request, settings), store, settings)
+        send_unfinished(store, Queue(settings), job.id)
+        _print_json(job_status(store, job.id).to_json()) if as_json else click.echo(job.id)
+    return 0
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@_DEVICE
+@click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
+@_DEBUG
+def worker(device: str | None, celery_options: Sequence[str]) -> int:
+    """Be a worker until stopped: on a GPU when there is one.
+
+    CELERY_OPTIONS go to `celery worker` as they are.
+    """
+    import os
+
+    from .local import serve
+
+    if device is not None:
+        os.environ["SCANOMALY_DEVICE"] = device
+    settings = Settings.from_environment()
+    with _store(settings) as store:
+        return serve(settings, store, celery_options)
+
+
+@cli.command()
+@click.argument("job")
+@_JSON
+@_DEBUG
+def status(job: str, as_json: bool) -> int:
+    """Tell how far a job is."""
+    with _store() as store:
+        _print_status(job_status(store, job), as_json)
+    return 0
+
+
+@cli.command()
+@click.argument("job")
+@_JSON
+@_DEBUG
+def watch(job: str, as_json: bool) -> int:
+    """Follow a job to its end."""
+    from .watch import follow, make_display
+
+    with _store() as store:
+        job_id = store.find_job(job).id
+        return _finish(follow(store, job_id, make_display()), as_json, open_it=False)
+
+
+@cli.command()
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many, newest first.")
+@_JSON
+@_DEBUG
+def jobs(limit: int, as_json: bool) -> int:
+    """List the jobs, newest first."""
+    with _store() as store:
+        found = [JobStatus(job, store.progress(job.id)) for job in store.jobs(limit)]
+    if as_json:
+        _print_json({"jobs": [status.to_json() for status in found]})
+        return 0
+    for status in found:
+        when = status.job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        done = f"{status.finished_scans}/{status.job.scans}"
+        click.echo(_plain(f"{status.job.id}  {status.job.state:<9}  {done:>13}  {when}  {status.job.source}"))
+    if not found:
+        click.echo("no jobs yet: `scanomaly run FOLDER` makes one", err=True)
+    return 0
+
+
+@cli.command()
+@click.argument("job")
+@_JSON
+@_DEBUG
+def cancel(job: str, as_json: bool) -> int:
+    """Stop a job; what is embedded stays in the store."""
+    with _store() as store:
+        job_id = store.find_job(job).id
+        store.cancel(job_id)
+        _print_status(job_status(store, job_id), as_json)
+    return 0
+
+
+@cli.command()
+@click.argument("job")
+@_JSON
+@_DEBUG
+def retry(job: str, as_json: bool) -> int:
+    """Queue the scans of a job that failed again; the report will be written again."""
+    from ..models.queue import Queue
+    from .local import broker
+    from .submit import retry as retry_job
+
+    settings = Settings.from_environment()
+    with _store(settings) as store, broker(settings):
+        found = store.find_job(job)
+        count = retry_job(found, store, Queue(settings), settings.batch_size)
+        click.echo(f"job {found.id}: {count} scans queued again; a worker or `run --resume` does them", err=True)
+        _print_status(job_status(store, found.id), as_json)
+    return 0
+
+
+@cli.command()
+@click.argument("job")
+@_OPEN
+@click.option("--rebuild", is_flag=True, help="Write it again, from the scores in the store.")
+@click.option("--out", type=click.Path(path_type=Path), help="With --rebuild: another folder to write it into.")
+@_JSON
+@_DEBUG
+def report(job: str, open_it: bool, rebuild: bool, out: Path | None, as_json: bool) -> int:
+    """Print the folder of a job's report."""
+    from .local import rebuild_report
+
+    if out is not None and not rebuild:
+        raise click.UsageError("--out goes with --rebuild")
+    with _store() as store:
+        found = store.find_job(job)
+    if found.state != JobState.DONE:
+        raise JobStateError(f"job {found.id} is {found.state}: only a done job has a report")
+    folder = Path(out.absolute() if out else found.report_folder)
+    if rebuild:
+        rebuild_report(found.id, folder)
+    if not (folder / "report.html").is_file():
+        raise ReportError(
+            f"there is no report in {folder}: it was moved, or written on another machine; --rebuild writes it here"
+        )
+    _print_json({"job": found.id, "report": str(folder)}) if as_json else click.echo(folder)
+    if open_it:
+        _open(folder)
+    return 0
+
+
+@cli.command()
+@_encoder_options
+@_JSON
+@_DEBUG
+def doctor(as_json: bool, **options: Any) -> int:
+    """Tell what works here: disk, store, broker, worker, device, encoder."""
+    from .doctor import run_checks
+
+    checks = run_checks(Settings.from_environment(), _encoder(**options))
+    if as_json:
+        _print_json({"ok": all(c.ok for c in checks), "checks": [vars(check) for check in checks]})
+    else:
+        for check in checks:
+            click.echo(_plain(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<8}  {check.detail}"))
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def _encoder(encoder: str, weights: Path | None, precision: str) -> EncoderSpec:
+    return parse_encoder(encoder, weights, precision)
+
+
+def _request(
+    source: str,
+    settings: Settings,
+    *,
+    normal: Sequence[str],
+    anomaly: Sequence[str],
+    labels_file: Path | None,
+    out: Path | None,
+    batch_size: int | None,
+    **encoder: Any,
+) -> Request:
+    return Request(
+        source, _encoder(**encoder), normal, anomaly, labels_file, out, batch_size or settings.batch_size
+    )
+
+
+def _prepare(request: Request, settings: Settings) -> Prepared:
+    prepared = prepare(request, settings)
+    for line in _found_lines(prepared):
+        click.echo(_plain(line), err=True)
+    return prepared
+
+
+def _found_lines(prepared: Prepared) -> Iterator[str]:
+    for key in ("source", "encoder"):
+        if key in prepared.notes:
+            yield f"Note: {prepared.notes[key]}"
+    scans, ignored = prepared.labelled.scans, prepared.found.ignored
+    counts = Counter(scan.label for scan in scans)
+    parts = [f"{counts[label]} {label or 'unlabelled'}" for label in sorted(counts, key=str, reverse=True)]
+    yield f"Found {len(scans)} images ({', '.join(parts)}, {len(ignored)} ignored): {prepared.labelled.note}"
+    for reason, count in Counter(file.reason for file in ignored).most_common():
+        yield f"  ignored, {reason}: {count}"
+
+
+@contextmanager
+def _store(settings: Settings | None = None) -> Iterator[Store]:
+    store = Store.open(settings or Settings.from_environment())
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _finish(status: JobStatus, as_json: bool, open_it: bool) -> int:
+    """Show what became of a job, and return or raise what the command ends with."""
+    if as_json:
+        _print_json(status.to_json())
+    if status.error is not None:
+        raise status.error
+    if not as_json:
+        for line in result_lines(status):
+            click.echo(_plain(line))
+    if open_it:
+        _open(Path(status.job.report_folder))
+    return status.exit_code or 0
+
+
+def _print_status(status: JobStatus, as_json: bool) -> None:
+    if as_json:
+        _print_json(status.to_json())
+        return
+    for line in status_lines(status):
+        click.echo(_plain(line))
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _open(folder: Path) -> None:
+    webbrowser.open((folder / "report.html").as_uri())
+
+
+def _plain(text: str) -> str:
+    """Without control characters: a file's name must not steer the terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit. Every error ends here, as one line on standard error."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = cli.main(arguments, prog_name="scanomaly", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except Exception as error:
+        sys.exit(_print_error(error, arguments))
+    except KeyboardInterrupt:
+        sys.exit(_print_error(click.Abort(), arguments))
+
+
+def _print_error(error: Exception, arguments: Sequence[str]) -> int:
+    """Print an error and return the exit code. The options are looked for in the words themselves, because an
+    error in the command line comes before they are parsed."""
+    code, message = _describe(error)
+    if "--debug" in arguments:
+        traceback.print_exception(error)
+    click.echo(_plain(f"scanomaly: {message}"), err=True)
+    documented = isinstance(error, ScanomalyError) and error.exit_code in (4, 5)
+    if "--json" in arguments and not documented:  # those two have printed the job's status
+        _print_json({"error": message, "exit_code": code})
+    return code
+
+
+def _describe(error: Exception) -> tuple[int, str]:
+    if isinstance(error, ScanomalyError):
+        return error.exit_code, str(error)
+    if isinstance(error, click.Abort):
+        return 130, "stopped"
+    if isinstance(error, click.ClickException):
+        hint = ""
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            hint = f" (see `{error.ctx.command_path} --help`)"
+        return error.exit_code, error.format_message().rstrip(".") + hint
+    return 1, f"internal error: {type(error).__name__}: {error}; run it again with --debug and report it"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What `make demo` runs: the real data set and CLIP where they can be had, else what comes along, said aloud."""
+
+from ..models.encoders import OFFLINE_ENCODER, EncoderSpec, parse_encoder
+from ..models.errors import DatasetError, EncoderError
+from ..models.settings import Settings
+from .datasets import resolve
+from .local import require_encoder
+from .submit import Request
+
+KAGGLE_SOURCE = "kaggle:navoneel/brain-mri-images-for-brain-tumor-detection"
+SAMPLE_SOURCE = "sample:"
+
+
+def demo_request(source: str | None, settings: Settings) -> Request:
+    """Choose the source and the encoder, and note why where it is not the first choice.
+
+    Args:
+        source: what the user wants to see scored; None for the data set of the reference method.
+        settings: the settings.
+    """
+    notes: dict[str, str] = {}
+    if source is None:
+        source = _source(settings, notes)
+    return Request(source=source, encoder=_encoder(notes), batch_size=settings.batch_size, notes=notes)
+
+
+def _source(settings: Settings, notes: dict[str, str]) -> str:
+    try:
+        resolve(KAGGLE_SOURCE, settings)
+        return KAGGLE_SOURCE
+    except DatasetError as error:
+        notes["source"] = f"the built-in sample, drawn by the program, stands in for the Kaggle data set: {error}"
+        return SAMPLE_SOURCE
+
+
+def _encoder(notes: dict[str, str]) -> EncoderSpec:
+    encoder = parse_encoder()
+    try:
+        require_encoder(encoder, fetch=True)
+        return encoder
+    except EncoderError as error:
+        notes["encoder"] = f"the offline encoder {OFFLINE_ENCODER} stands in for {encoder.model}: {error}"
+        return parse_encoder(OFFLINE_ENCODER)

@@ -1,0 +1,81 @@
+"""What works here, and what to do about what does not."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..models.encoders import EncoderSpec
+from ..models.errors import ScanomalyError
+from ..models.settings import Settings
+from ..models.store import Store
+from .local import ask_worker, broker
+
+_LEAST_FREE_BYTES = 2 * 10**9
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    ok: bool
+    detail: str
+
+
+def run_checks(settings: Settings, encoder: EncoderSpec) -> list[Check]:
+    """Try every part once: the disk, the store, the broker, the worker's libraries, the device, the weights."""
+    return [
+        _check("disk", lambda: _disk(settings)),
+        _check("store", lambda: _store(settings)),
+        _check("broker", lambda: _broker(settings)),
+        *_worker_checks(encoder, settings),
+    ]
+
+
+def _check(name: str, work: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, work())
+    except ScanomalyError as error:
+        return Check(name, False, str(error))
+
+
+def _disk(settings: Settings) -> str:
+    folder = settings.home
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < _LEAST_FREE_BYTES:
+        raise ScanomalyError(
+            f"only {free / 1e9:.1f} GB free in {settings.home}: the default weights alone take 0.6 GB"
+        )
+    return f"{free / 1e9:.0f} GB free in {settings.home}"
+
+
+def _store(settings: Settings) -> str:
+    store = Store.open(settings)
+    jobs = len(store.jobs())
+    store.close()
+    return f"{store.name}, {jobs} job{'s' * (jobs != 1)}"
+
+
+def _broker(settings: Settings) -> str:
+    from ..models.queue import Queue
+
+    with broker(settings):
+        queue = Queue(settings)
+        queue.check()
+        return ("embedded Valkey, " if settings.broker_url is None else "") + queue.name
+
+
+def _worker_checks(encoder: EncoderSpec, settings: Settings) -> list[Check]:
+    try:
+        answer: dict[str, Any] = ask_worker(encoder, settings.device)
+    except ScanomalyError as error:
+        return [Check("worker", False, str(error))]
+    weights = answer["weights"]
+    libraries = f"torch {answer['torch']}, open_clip {answer['open_clip']}"
+    device = answer["device"]
+    return [
+        Check("worker", answer["torch"] is not None, libraries),
+        Check("device", device is not None, device or answer["error"]),
+        Check("encoder", weights["ok"], f"{encoder.key}: {weights['detail']}"),
+    ]

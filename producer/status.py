@@ -1,0 +1,156 @@
+"""A job's status: as a record, as JSON (`docs/status.schema.json`) and as text."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..models.errors import JobCancelledError, JobFailedError, ScanomalyError
+from ..models.records import Job, Progress
+from ..models.states import JobState
+from ..models.store import Store
+
+SCHEMA_VERSION = 1
+
+SOME_FAILED_EXIT_CODE = 3
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A job and how far it is, read at one moment."""
+
+    job: Job
+    progress: Progress
+
+    @property
+    def finished_scans(self) -> int:
+        return self.progress.embedded + self.progress.failed
+
+    @property
+    def images_per_second(self) -> float | None:
+        """From the first batch begun to the newest one committed; None before that."""
+        begun, last = self.progress.started_at, self.progress.last_at
+        if begun is None or last is None or last <= begun:
+            return None
+        return self.finished_scans / (last - begun).total_seconds()
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """How long the embedding will take at this speed; None when that is not known, or over."""
+        if self.job.state != JobState.EMBEDDING or not self.images_per_second:
+            return None
+        return (self.job.scans - self.finished_scans) / self.images_per_second
+
+    @property
+    def exit_code(self) -> int | None:
+        """What `watch` and `run` exit with for this job; None while it runs."""
+        if self.job.state == JobState.DONE:
+            return SOME_FAILED_EXIT_CODE if self.progress.failed else 0
+        error = self.error
+        return None if error is None else error.exit_code
+
+    @property
+    def error(self) -> ScanomalyError | None:
+        """What a person is told when the job did not get to its end."""
+        if self.job.state == JobState.FAILED:
+            return JobFailedError(f"job {self.job.id} failed: {self.job.error}")
+        if self.job.state == JobState.CANCELLED:
+            return JobCancelledError(f"job {self.job.id} was cancelled")
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `docs/status.schema.json` describes."""
+        job, progress = self.job, self.progress
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "job": job.id,
+            "state": job.state.value,
+            "source": job.source,
+            "root": job.root,
+            "encoder_key": job.encoder.key,
+            "notes": job.notes,
+            "created_at": job.created_at.isoformat(),
+            "started_at": _iso(progress.started_at),
+            "finished_at": _iso(job.finished_at),
+            "scans": {
+                "total": job.scans,
+                "normal": job.normal,
+                "anomaly": job.anomaly,
+                "unlabelled": job.scans - job.normal - job.anomaly,
+                "embedded": progress.embedded,
+                "failed": progress.failed,
+                "remaining": job.scans - self.finished_scans,
+            },
+            "ignored": job.ignored,
+            "batches": {"total": progress.batches, "running": progress.running, "done": progress.finished},
+            "images_per_second": self.images_per_second,
+            "eta_seconds": self.eta_seconds,
+            "error": job.error,
+            "report": job.report_folder if job.state == JobState.DONE else None,
+            "result": job.result,
+            "exit_code": self.exit_code,
+        }
+
+
+def job_status(store: Store, job_id: str) -> JobStatus:
+    """Read a job's status.
+
+    Raises:
+        JobNotFoundError: there is no such job.
+    """
+    job = store.find_job(job_id)
+    return JobStatus(job, store.progress(job.id))
+
+
+def status_lines(status: JobStatus) -> list[str]:
+    """The status for a person."""
+    job, progress = status.job, status.progress
+    lines = [
+        f"Job       {job.id}  {job.state}",
+        f"Source    {job.source}",
+        f"Encoder   {job.encoder.key}",
+        f"Scans     {job.scans}: {job.normal} normal, {job.anomaly} anomaly; {job.ignored} other files ignored",
+        f"Progress  {progress.embedded} embedded, {progress.failed} failed, "
+        f"{job.scans - status.finished_scans} to go" + _speed(status),
+    ]
+    if job.error:
+        lines.append(f"Error     {job.error}")
+    if job.state == JobState.DONE:
+        lines.append(f"Report    {job.report_folder}/report.html")
+    return lines
+
+
+def result_lines(status: JobStatus) -> list[str]:
+    """What a done job found, in five lines and the notes."""
+    job, progress = status.job, status.progress
+    result = job.result or {}
+    top = ", ".join(f"{scan['path']} ({scan['score']:.3f})" for scan in result.get("most_anomalous", []))
+    failed = f", {progress.failed} failed (failures.csv says why)" if progress.failed else ""
+    lines = [
+        f"Scans           {progress.embedded} embedded: {job.normal} normal, {job.anomaly} anomaly{failed}",
+        f"Encoder         {job.encoder.key}",
+        f"AUROC           {_auroc(result)}",
+        f"Most anomalous  {top}",
+        f"Report          {job.report_folder}/report.html",
+    ]
+    notes = [job.notes[key] for key in ("source", "encoder") if key in job.notes]
+    return [f"Note: {note}" for note in [*notes, *result.get("warnings", [])]] + lines
+
+
+def _auroc(result: dict[str, Any]) -> str:
+    if result.get("auroc") is None:
+        return "none: it takes scans of both labels, and normal scans of different content"
+    return (
+        f"{result['auroc']:.3f} leave-one-out ({result['auroc_in_sample']:.3f} in-sample), "
+        f"average precision {result['average_precision']:.3f}"
+    )
+
+
+def _speed(status: JobStatus) -> str:
+    if status.images_per_second is None:
+        return ""
+    eta = "" if status.eta_seconds is None else f", {status.eta_seconds:.0f} s left"
+    return f"; {status.images_per_second:.1f} images/s{eta}"
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

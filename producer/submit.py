@@ -1,0 +1,122 @@
+"""Puts a job into the store, and then its messages into the queue."""
+
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..models.encoders import EncoderSpec
+from ..models.errors import ReportError
+from ..models.queue import Queue
+from ..models.reconcile import send_unfinished
+from ..models.records import Job, NewJob
+from ..models.settings import Settings
+from ..models.store import Store
+from .datasets import is_dataset, resolve
+from .discover import Found, find_in_folder, find_in_list, is_report
+from .labels import Labelled, label_scans
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks for: a source, who is normal in it, and how to embed it.
+
+    `source` is a folder, `-` for a list of paths on standard input, `kaggle:owner/name` or `sample:`.
+    `notes` may say why another source or encoder than the usual one was taken.
+    """
+
+    source: str
+    encoder: EncoderSpec
+    normal: Sequence[str] = ()
+    anomaly: Sequence[str] = ()
+    labels_file: Path | None = None
+    out: Path | None = None
+    batch_size: int = 32
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request whose source was found and labelled. Nothing is stored yet."""
+
+    request: Request
+    found: Found
+    labelled: Labelled
+    notes: dict[str, str]
+
+
+def prepare(request: Request, settings: Settings) -> Prepared:
+    """Find and label the scans.
+
+    Raises:
+        UsageError, SourceError, DatasetError: the source or the labels are not as they should be.
+        ReportError: the report folder holds something else, or cannot be written.
+    """
+    notes = dict(request.notes)
+    if request.out is not None:
+        check_report_folder(request.out)
+    if request.source == "-":
+        found = find_in_list(sys.stdin)
+    elif is_dataset(request.source):
+        dataset = resolve(request.source, settings)
+        if dataset.note:
+            notes["source"] = f"{notes['source']}; {dataset.note}" if "source" in notes else dataset.note
+        found = find_in_folder(dataset.folder)
+    else:
+        found = find_in_folder(Path(request.source).expanduser())
+    labelled = label_scans(found, request.normal, request.anomaly, request.labels_file)
+    return Prepared(request, found, labelled, notes | {"labels": labelled.note})
+
+
+def store_job(prepared: Prepared, store: Store, settings: Settings) -> Job:
+    """Write the job; any worker that hears of it will do it."""
+    request = prepared.request
+    job_id = secrets.token_hex(5)
+    folder = request.out or settings.home / "reports" / job_id
+    job = NewJob(
+        id=job_id,
+        source=request.source,
+        root=str(prepared.found.root),
+        report_folder=os.path.abspath(folder),
+        encoder=request.encoder,
+        batch_size=request.batch_size,
+        notes=prepared.notes,
+    )
+    store.add_job(job, prepared.labelled.scans, prepared.found.ignored)
+    return store.find_job(job_id)
+
+
+def retry(job: Job, store: Store, queue: Queue, batch_size: int) -> int:
+    """Have the failed scans of a job embedded again, and its report written again.
+
+    Returns:
+        How many scans that is.
+
+    Raises:
+        JobStateError: the job has not ended, was cancelled, or nothing in it failed.
+    """
+    scans = store.reopen(job.id, batch_size)
+    send_unfinished(store, queue, job.id)
+    return scans
+
+
+def check_report_folder(folder: Path) -> None:
+    """Find out now, not after an hour of embedding, that a report cannot go where it should.
+
+    Raises:
+        ReportError: the folder is a file, holds something else than a report, or cannot be written.
+    """
+    if folder.exists():
+        if not folder.is_dir():
+            raise ReportError(f"{folder} is a file: name a folder for the report with --out")
+        if any(folder.iterdir()) and not is_report(folder):
+            raise ReportError(
+                f"{folder} holds other files: name a new or an empty folder for the report with --out"
+            )
+    parent = Path(os.path.abspath(folder)).parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ReportError(f"the report folder {folder} cannot be written: name another with --out")

@@ -1,0 +1,116 @@
+"""Follows a job to its end, with a progress bar on a terminal and plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from tqdm import tqdm
+
+from ..models.states import JobState
+from ..models.store import Store
+from .status import JobStatus, job_status
+
+_POLL_SECONDS = 0.3
+_LINE_SECONDS = 10.0
+_NO_WORKER_SECONDS = 15.0
+
+
+class Display(Protocol):
+    """Shows a job's progress to a person."""
+
+    def update(self, status: JobStatus) -> None: ...
+    def say(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+def follow(store: Store, job_id: str, display: Display, check: Callable[[], None] | None = None) -> JobStatus:
+    """Wait for a job's end.
+
+    Args:
+        store: the store.
+        job_id: the job.
+        display: is told how far it is.
+        check: called between two looks; may raise to end the wait. Given by a caller that has a worker of its own:
+            without it a person is told when none seems to be there.
+
+    Raises:
+        JobNotFoundError: there is no such job.
+    """
+    begun = time.monotonic()
+    hinted = False
+    try:
+        while True:
+            status = job_status(store, job_id)
+            display.update(status)
+            if status.job.state.ended:
+                return status
+            waiting = status.progress.running == status.progress.finished == 0
+            if check is not None:
+                check()
+            elif waiting and not hinted and time.monotonic() - begun > _NO_WORKER_SECONDS:
+                display.say("no worker has begun this job yet: start one with `scanomaly worker`")
+                hinted = True
+            time.sleep(_POLL_SECONDS)
+    finally:
+        display.close()
+
+
+def make_display() -> Display:
+    """A bar when standard error is a terminal, else lines."""
+    return _Bar() if sys.stderr.isatty() else _Lines()
+
+
+class _Bar:
+    def __init__(self) -> None:
+        self._bar: tqdm[None] | None = None
+
+    def update(self, status: JobStatus) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=status.job.scans, unit="img", file=sys.stderr, dynamic_ncols=True)
+        self._bar.set_description_str(_STAGES[status.job.state], refresh=False)
+        self._bar.update(status.finished_scans - self._bar.n)
+        self._bar.refresh()
+
+    def say(self, text: str) -> None:
+        tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _Lines:
+    """A line at the start and at each stage, and in between one every ten seconds."""
+
+    def __init__(self) -> None:
+        self._last: tuple[JobState, int] | None = None
+        self._last_at = 0.0
+
+    def update(self, status: JobStatus) -> None:
+        seen = (status.job.state, status.finished_scans)
+        now = time.monotonic()
+        new_stage = self._last is None or self._last[0] != seen[0]
+        if new_stage or (self._last != seen and now - self._last_at >= _LINE_SECONDS):
+            self._last, self._last_at = seen, now
+            self.say(f"{_STAGES[seen[0]]}: {seen[1]} of {status.job.scans} images{self._speed(status)}")
+
+    @staticmethod
+    def _speed(status: JobStatus) -> str:
+        speed = "" if status.images_per_second is None else f", {status.images_per_second:.1f} images/s"
+        return speed + ("" if status.eta_seconds is None else f", {status.eta_seconds:.0f} s left")
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+    def close(self) -> None:
+        pass
+
+
+_STAGES = {
+    JobState.EMBEDDING: "Embedding",
+    JobState.SCORING: "Scoring",
+    JobState.DONE: "Done",
+    JobState.FAILED: "Failed",
+    JobState.CANCELLED: "Cancelled",
+}

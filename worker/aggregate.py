@@ -1,0 +1,207 @@
+"""The last step of a job: vectors → reference → scores → store → report."""
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+
+import numpy as np
+
+from ..models.errors import JobFailedError
+from ..models.records import Job, Progress, RankedScan, ScanScore, StoredVector
+from ..models.settings import Settings
+from ..models.states import JobState, Label
+from ..models.store import Store
+from .encoding.images import ImageFailure, decode, read_file, thumbnail
+from .reporting.evaluation import Evaluation, evaluate
+from .reporting.report import (
+    ReportCounts,
+    ReportData,
+    ReportFailure,
+    ReportScan,
+    ReportTimings,
+    write_report,
+)
+from .scoring.centroid import CentroidScorer
+
+logger = logging.getLogger(__name__)
+
+_THUMBNAIL_PIXELS = 160
+_PACKAGES = (
+    "scanomaly",
+    "torch",
+    "open_clip_torch",
+    "timm",
+    "numpy",
+    "scikit-learn",
+    "pillow",
+    "celery",
+    "sqlalchemy",
+)
+_ONE_CONTENT = (
+    "all normal scans have the same content, so none can be scored without itself: their scores are in-sample, "
+    "and there is no AUROC"
+)
+
+
+class Aggregator:
+    """Scores jobs and writes their reports."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+
+    def aggregate(self, job_id: str) -> None:
+        """Score a job whose batches are all done, write its report and mark it as done.
+
+        A call too many does nothing, and one that takes the place of a call that died starts over.
+
+        Raises:
+            JobFailedError: no normal scan could be embedded.
+            ReportError: the report folder cannot be written.
+        """
+        job = self._store.find_job(job_id)
+        if job.state != JobState.SCORING:
+            return
+        begun = datetime.now(UTC)
+        scorer = self._fit(job)
+        self._store.save_scores(
+            score for page in self._store.vectors(job.id) for score in _score_page(scorer, page)
+        )
+        scoring_seconds = (datetime.now(UTC) - begun).total_seconds()
+        result = self._write_report(job, Path(job.report_folder), scoring_seconds, datetime.now(UTC))
+        if self._store.finish_job(job.id, result):
+            logger.info("job %s: done, report in %s", job.id, job.report_folder)
+
+    def rebuild(self, job_id: str, folder: Path | None = None) -> None:
+        """Write the report of a done job again, from the scores in the store.
+
+        Args:
+            job_id: the job.
+            folder: where to; None for the job's own folder.
+
+        Raises:
+            JobFailedError: the job is not done.
+            ReportError: the folder cannot be written.
+        """
+        job = self._store.find_job(job_id)
+        if job.state != JobState.DONE or job.result is None or job.finished_at is None:
+            raise JobFailedError(f"job {job.id} is {job.state}: only a done job has a report")
+        timings = job.result["timings"]
+        self._write_report(job, folder or Path(job.report_folder), timings["scoring_seconds"], job.finished_at)
+
+    def _fit(self, job: Job) -> CentroidScorer:
+        scorer = CentroidScorer()
+        pages = self._store.vectors(job.id, Label.NORMAL)
+        try:
+            return scorer.fit((_matrix(page), [scan.sha256 for scan in page]) for page in pages)
+        except ValueError:
+            failures = self._store.failures(job.id)
+            first = f"; the first: {failures[0].path}: {failures[0].detail}" if failures else ""
+            raise JobFailedError(
+                f"none of the {job.normal} normal scans could be embedded, so there is no reference{first}"
+            ) from None
+
+    def _write_report(self, job: Job, folder: Path, scoring_seconds: float, now: datetime) -> dict[str, object]:
+        """Write the report, and return what the store keeps of it."""
+        ranking = list(self._store.ranking(job.id))
+        progress = self._store.progress(job.id)
+        left_out = not _in_sample_only(ranking)
+        evaluation = _evaluate(ranking) if left_out else Evaluation()
+        timings = _timings(job, progress, scoring_seconds, now)
+        warnings = [] if left_out else [_ONE_CONTENT]
+        data = ReportData(
+            job_id=job.id,
+            source=job.source,
+            root=job.root,
+            created_at=job.created_at,
+            encoder_key=job.encoder.key,
+            encoder_note=job.notes.get("encoder"),
+            labels_note=job.notes.get("labels", ""),
+            counts=_counts(job, progress),
+            evaluation=evaluation,
+            scans=[ReportScan(**asdict(scan)) for scan in ranking],
+            failures=[ReportFailure(**asdict(failure)) for failure in self._store.failures(job.id)],
+            ignored=[(file.path, file.reason) for file in self._store.ignored(job.id)],
+            warnings=warnings,
+            timings=timings,
+            versions=_versions(),
+            gallery_scans=self._settings.gallery_scans,
+            thumbnail=lambda path: self._thumbnail(Path(job.root) / path),
+        )
+        write_report(data, folder)
+        return {
+            "auroc": evaluation.auroc,
+            "auroc_in_sample": evaluation.auroc_in_sample,
+            "average_precision": evaluation.average_precision,
+            "timings": asdict(timings),
+            "warnings": warnings,
+            "most_anomalous": [{"path": scan.path, "score": scan.score} for scan in ranking[:3]],
+        }
+
+    def _thumbnail(self, path: Path) -> bytes | None:
+        try:
+            return thumbnail(decode(read_file(path), self._settings.max_pixels), _THUMBNAIL_PIXELS)
+        except ImageFailure:
+            return None
+
+
+def _score_page(scorer: CentroidScorer, page: list[StoredVector]) -> Iterator[ScanScore]:
+    matrix = _matrix(page)
+    in_sample = scorer.score(matrix)
+    left_out = scorer.score_left_out(matrix, [scan.sha256 for scan in page])
+    for scan, plain, without in zip(page, in_sample, left_out, strict=True):
+        # A NaN says that no normal of other content is left: `_in_sample_only` finds that out for the report.
+        normal = scan.label == Label.NORMAL and not math.isnan(without)
+        yield ScanScore(scan.scan_id, float(without if normal else plain), float(plain))
+
+
+def _matrix(page: list[StoredVector]) -> np.ndarray:
+    """(n, dimension) float32 from the stored bytes."""
+    return np.stack([np.frombuffer(scan.vector, dtype="<f4") for scan in page])
+
+
+def _in_sample_only(ranking: list[RankedScan]) -> bool:
+    """Whether all normals have one content: then leaving it out leaves no reference."""
+    return len({scan.sha256 for scan in ranking if scan.label == Label.NORMAL}) < 2
+
+
+def _evaluate(ranking: list[RankedScan]) -> Evaluation:
+    labelled = [scan for scan in ranking if scan.label is not None]
+    return evaluate(
+        [scan.score for scan in labelled],
+        [scan.score_in_sample for scan in labelled],
+        [scan.label == Label.ANOMALY for scan in labelled],
+    )
+
+
+def _counts(job: Job, progress: Progress) -> ReportCounts:
+    return ReportCounts(
+        scans=job.scans,
+        normal=job.normal,
+        anomaly=job.anomaly,
+        unlabelled=job.scans - job.normal - job.anomaly,
+        embedded=progress.embedded,
+        failed=progress.failed,
+        ignored=job.ignored,
+    )
+
+
+def _timings(job: Job, progress: Progress, scoring_seconds: float, now: datetime) -> ReportTimings:
+    embedding = 0.0
+    if progress.started_at is not None and progress.last_at is not None:
+        embedding = (progress.last_at - progress.started_at).total_seconds()
+    return ReportTimings(
+        embedding_seconds=round(embedding, 3),
+        scoring_seconds=round(scoring_seconds, 3),
+        total_seconds=round((now - job.created_at).total_seconds(), 3),
+        scans_encoded=progress.encoded,
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {"python": python_version()} | {package: version(package) for package in _PACKAGES}

@@ -1,0 +1,7 @@
+"""The Celery app: `celery -A scanomaly.worker.app worker`."""
+
+from ..models.queue import make_celery
+from ..models.settings import Settings
+
+app = make_celery(Settings.from_environment())
+app.conf.imports = ["scanomaly.worker.tasks"]
