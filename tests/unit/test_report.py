@@ -1,0 +1,353 @@
+"""The report: what its files say, that no name can break them, and that it is written whole or not at all."""
+
+import base64
+import csv
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from scanomaly.models.errors import ReportError
+from scanomaly.models.states import Label
+from scanomaly.worker.reporting.evaluation import Evaluation, evaluate
+from scanomaly.worker.reporting.files import REPORT_FILES, is_report, whole_folder
+from scanomaly.worker.reporting.page import render_page
+from scanomaly.worker.reporting.report import (
+    ReportCounts,
+    ReportData,
+    ReportFailure,
+    ReportScan,
+    ReportTimings,
+    write_report,
+)
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+JPEG = b"\xff\xd8 not decoded here \xff\xd9"
+HOSTILE_NAMES = [
+    "<script>alert(1)</script>.jpg",
+    "\"><img src=http://example.invalid/x onerror='alert(1)'>.png",
+    "{{ 7 * 7 }}{% raw %}&amp;.png",
+    "two\nlines\r.png",
+    "only a\rreturn.png",
+    "\u202egpj.exe",
+    "bell\x07 escape\x1b[31m.png",
+    "=cmd, with a comma.png",
+    "脑 מוח é 🧠.png",
+    "long/" + "n" * 300 + ".png",
+    "not utf-8 \udce9.png",
+]
+
+
+def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportData:
+    """A job of twelve scans, or of scans with the names given; half are anomalies, or unlabelled."""
+    names = names or [f"no/{index} scan.png" for index in range(12)]
+    scores = np.linspace(0.9, 0.1, len(names)) / 3
+    other = Label.ANOMALY if labelled else None
+    labels = [other if index % 2 == 0 else Label.NORMAL for index in range(len(names))]
+    scans = [
+        ReportScan(name, label, score, score - 0.01, f"{index:064x}")
+        for index, (name, label, score) in enumerate(zip(names, labels, scores, strict=True))
+    ]
+    evaluation = Evaluation()
+    if labelled:
+        is_anomaly = [label == "anomaly" for label in labels]
+        evaluation = evaluate(scores, [scan.score_in_sample for scan in scans], is_anomaly)
+    others = len(names) - labels.count(Label.NORMAL)
+    return ReportData(
+        job_id="job-1",
+        source="/data/scans",
+        root="/data/scans",
+        created_at=datetime(2026, 7, 27, 16, 3, 5, tzinfo=timezone(timedelta(hours=2))),
+        encoder_key="timm/tf_efficientnet_lite0/57934424/fp32/p1",
+        source_note="the built-in sample stands in",
+        encoder_note="the model hub could not be reached: the offline encoder ran instead",
+        labels_note="sub-folders: no/ is normal, yes/ is anomaly",
+        counts=ReportCounts(
+            len(names), len(names) - others, others * labelled, others * (not labelled), len(names), 0, 0
+        ),
+        evaluation=evaluation,
+        scans=scans,
+        failures=[],
+        ignored=[],
+        warnings=[],
+        timings=ReportTimings(1.5, 0.25, 2.0, 12),
+        versions={"scanomaly": "0.1.0", "numpy": "2.4.6"},
+        gallery_scans=300,
+        thumbnail=lambda path: JPEG,
+    )
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def visible(path: str) -> str:
+    """The name as a page may show it: what cannot be seen is escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path)
+
+
+class Page(HTMLParser):
+    """What a browser would see: the tags with their attributes, and the text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.source = source
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.pieces: list[str] = []
+        self.feed(self.source)
+        self.text = " ".join("".join(self.pieces).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.pieces.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page_of(data: ReportData) -> Page:
+    return Page(render_page(data, b"histogram", b"roc" if data.evaluation.roc else None))
+
+
+class TestDocument:
+    @pytest.mark.parametrize("labelled", [True, False])
+    def test_it_follows_the_schema_and_names_the_files_that_are_there(self, tmp_path: Path, labelled: bool):
+        data = replace(make_data(labelled=labelled), warnings=["a warning"])
+        write_report(data, tmp_path / "report")
+        document = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+
+        jsonschema.Draft202012Validator.check_schema(SCHEMA)
+        jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
+        assert document["files"] == names_in(tmp_path / "report")
+        assert set(REPORT_FILES) - set(document["files"]) == (set() if labelled else {"roc.png"})
+        assert document["auroc"] == data.evaluation.auroc
+        assert (document["auroc"] is None) is not labelled
+        assert document["job"]["created_at"] == "2026-07-27T14:03:05+00:00"
+        assert document["warnings"] == ["a warning"]
+
+    def test_the_schema_allows_no_other_key(self, tmp_path: Path):
+        write_report(make_data(), tmp_path / "report")
+        document = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+        for part in (document, document["job"], document["counts"], document["timings"]):
+            part["surprise"] = 1
+            with pytest.raises(jsonschema.ValidationError, match="surprise"):
+                jsonschema.validate(document, SCHEMA)
+            del part["surprise"]
+
+    def test_a_time_without_a_zone_is_refused(self):
+        with pytest.raises(ValueError, match="time zone"):
+            replace(make_data(), created_at=datetime(2026, 7, 27))
+
+
+class TestTables:
+    def test_scores_read_back_exactly(self, tmp_path: Path):
+        data = make_data(HOSTILE_NAMES)
+        write_report(replace(data, scans=[*data.scans, ReportScan("x", None, 1 / 3, 0.1, "ff")]), tmp_path / "r")
+        header, *rows = read_csv(tmp_path / "r" / "scores.csv")
+        assert header == ["rank", "path", "label", "score", "score_in_sample", "sha256"]
+        assert [int(row[0]) for row in rows] == list(range(1, len(HOSTILE_NAMES) + 2))
+        assert [row[1] for row in rows] == [*(n.replace("\udce9", "\\udce9") for n in HOSTILE_NAMES), "x"]
+        assert [float(row[3]) for row in rows[:-1]] == [scan.score for scan in data.scans]
+        assert rows[-1][2:] == ["", "0.3333333333333333", "0.1", "ff"]
+        assert {row[2] for row in rows} == {"normal", "anomaly", ""}
+
+    def test_failures_and_ignored_files(self, tmp_path: Path):
+        failure = ReportFailure("a\nb.jpg", "not_an_image", 'It says "hello".')
+        write_report(replace(make_data(), failures=[failure], ignored=[("a,b.txt", "no image")]), tmp_path / "r")
+        assert read_csv(tmp_path / "r" / "failures.csv") == [
+            ["path", "kind", "detail"],
+            ["a\nb.jpg", "not_an_image", 'It says "hello".'],
+        ]
+        assert read_csv(tmp_path / "r" / "ignored.csv") == [["path", "reason"], ["a,b.txt", "no image"]]
+
+    def test_without_failures_the_header_is_there(self, tmp_path: Path):
+        write_report(make_data(), tmp_path / "r")
+        assert (tmp_path / "r" / "failures.csv").read_bytes() == b"path,kind,detail\n"
+        assert (tmp_path / "r" / "ignored.csv").read_bytes() == b"path,reason\n"
+
+
+class TestPage:
+    def test_it_says_what_ran_and_how_well(self):
+        page = page_of(replace(make_data(), warnings=["a warning"]))
+        assert "6 anomaly scans against 6 normal: AUROC 0.583" in page.text
+        for sentence in (
+            "This is a ranking, not a diagnosis.",
+            "the offline encoder ran instead",
+            "sub-folders: no/ is normal, yes/ is anomaly",
+            "timm/tf_efficientnet_lite0/57934424/fp32/p1",
+            "2026-07-27 14:03 UTC",
+            "Every scan could be scored.",
+            "a warning",
+        ):
+            assert sentence in page.text
+        assert page.all("html") == [{"lang": "en"}]
+        assert all(image["alt"] for image in page.all("img"))
+
+    def test_without_anomaly_labels_it_ranks(self, tmp_path: Path):
+        write_report(make_data(labelled=False), tmp_path / "r")
+        page = Page((tmp_path / "r" / "report.html").read_text(encoding="utf-8"))
+        assert "12 scans ranked by distance to 6 normal scans" in page.text
+        assert "There is no ROC curve and no AUROC" in page.text
+        assert len(page.all("img")) == 12 + 1
+        assert not (tmp_path / "r" / "roc.png").exists()
+
+    def test_it_fetches_nothing_and_runs_nothing(self, tmp_path: Path):
+        write_report(make_data(HOSTILE_NAMES), tmp_path / "r")
+        page = Page((tmp_path / "r" / "report.html").read_text(encoding="utf-8"))
+        assert not {"script", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
+        loaded = [a[k] for tag, a in page.tags for k in ("src", "href") if k in a and tag != "a"]
+        assert len(loaded) == len(HOSTILE_NAMES) + 3
+        assert all(address.startswith("data:") for address in loaded)
+        assert all(link["href"].startswith("#") for link in page.all("a"))
+        assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]
+        style = page.source.split("<style>")[1].split("</style>")[0]
+        assert "url(" not in style
+        assert "@import" not in style
+        assert any(
+            (meta.get("content") or "").startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+            for meta in page.all("meta")
+        )
+
+    @pytest.mark.parametrize("name", HOSTILE_NAMES)
+    def test_a_name_is_only_ever_text(self, name: str):
+        """Everywhere that a page prints what a user wrote, not only in the gallery."""
+
+        def page_with(text: str) -> Page:
+            data = replace(
+                make_data(["first.png", text]),
+                source=text,
+                root=f"{text}/",
+                labels_note=text,
+                source_note=text,
+                encoder_note=text,
+                failures=[ReportFailure(text, "missing", text)],
+                ignored=[(text, text)],
+                warnings=[text],
+            )
+            return page_of(data)
+
+        page = page_with(name)
+        assert page.text.count(" ".join(visible(name).split())) == 11
+        assert not [c for c in page.source if not c.isprintable() and c != "\n"]
+        assert [tag for tag, _ in page.tags] == [tag for tag, _ in page_with("plain").tags]
+
+    def test_only_the_shown_scans_get_a_thumbnail(self):
+        asked: list[str] = []
+
+        def thumbnail(path: str) -> bytes | None:
+            asked.append(path)
+            if path == "no/1 scan.png":
+                raise PermissionError(path)
+            return None if path == "no/2 scan.png" else JPEG + path.encode()
+
+        page = page_of(replace(make_data(), gallery_scans=5, thumbnail=thumbnail))
+        assert sorted(asked) == [f"no/{index} scan.png" for index in range(5)]
+        shown = [image["src"] for image in page.all("img") if "rank" in (image["alt"] or "")]
+        jpegs = [JPEG + f"no/{index} scan.png".encode() for index in (0, 3, 4)]
+        assert shown == [f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" for jpeg in jpegs]
+        assert page.text.count("The file cannot be read any more") == 2
+        assert "Shown are the first 5 of 12 scans" in page.text
+
+    def test_long_lists_are_cut_and_say_so(self):
+        ignored = [(f"{index}.txt", "not an image") for index in range(1234)]
+        failures = [ReportFailure(f"{index}.png", "empty", "The file is empty.") for index in range(201)]
+        page = page_of(replace(make_data(), ignored=ignored, failures=failures))
+        assert "and 1,034 more in ignored.csv" in page.text
+        assert "and 1 more in failures.csv" in page.text
+        assert "199.txt" in page.text
+        assert "200.txt" not in page.text
+
+
+class TestFolder:
+    """Whatever happens, a folder is the old one or the new one, and nothing else is left beside it."""
+
+    def test_parents_are_made_and_nothing_else_is_left(self, tmp_path: Path):
+        write_report(make_data(), tmp_path / "a" / "b" / "r")
+        assert is_report(tmp_path / "a" / "b" / "r")
+        assert names_in(tmp_path / "a" / "b") == ["r"]
+
+    def test_an_empty_folder_is_taken(self, tmp_path: Path):
+        (tmp_path / "r").mkdir()
+        write_report(make_data(), tmp_path / "r")
+        assert is_report(tmp_path / "r")
+
+    def test_a_report_is_replaced_and_what_a_person_put_there_stays(self, tmp_path: Path):
+        write_report(make_data(), tmp_path / "r")
+        (tmp_path / "r" / "notes.txt").write_text("mine")
+        write_report(make_data(labelled=False), tmp_path / "r")
+        assert not (tmp_path / "r" / "roc.png").exists()
+        assert (tmp_path / "r" / "notes.txt").read_text() == "mine"
+        assert names_in(tmp_path) == ["r"]
+
+    def test_a_link_to_a_folder_stays_a_link(self, tmp_path: Path):
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+        write_report(make_data(), tmp_path / "link")
+        assert (tmp_path / "link").is_symlink()
+        assert is_report(tmp_path / "real")
+
+    @pytest.mark.parametrize("present", [["thesis.tex"], ["report.json"], ["scores.csv", "other"]])
+    def test_a_folder_that_is_no_report_is_refused(self, tmp_path: Path, present: list[str]):
+        (tmp_path / "r").mkdir()
+        for name in present:
+            (tmp_path / "r" / name).write_text("precious")
+        with pytest.raises(ReportError, match="not a Scanomaly report: name a new or empty folder"):
+            write_report(make_data(), tmp_path / "r")
+        assert names_in(tmp_path / "r") == sorted(present)
+        assert names_in(tmp_path) == ["r"]
+
+    def test_a_file_is_refused(self, tmp_path: Path):
+        (tmp_path / "r").write_text("precious")
+        with pytest.raises(ReportError, match="is a file: name a folder"):
+            write_report(make_data(), tmp_path / "r")
+
+    def test_a_place_that_cannot_be_written_is_named(self, tmp_path: Path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ReportError, match=r"file/r cannot be written \(.+\): .+ --out") as caught:
+            write_report(make_data(), tmp_path / "file" / "r")
+        assert "\n" not in str(caught.value)
+
+    def test_an_error_while_writing_leaves_the_old_report(self, tmp_path: Path):
+        write_report(make_data(), tmp_path / "r")
+        before = {file.name: file.read_bytes() for file in (tmp_path / "r").iterdir()}
+        broken = replace(make_data(), evaluation=Evaluation(auroc_in_sample=float("nan")))
+        with pytest.raises(ValueError, match="Out of range float"):
+            write_report(broken, tmp_path / "r")
+        assert {file.name: file.read_bytes() for file in (tmp_path / "r").iterdir()} == before
+        assert names_in(tmp_path) == ["r"]
+
+    def test_what_appears_meanwhile_is_not_lost(self, tmp_path: Path):
+        def write_while_someone_else_does() -> None:
+            with whole_folder(tmp_path / "r") as staging:
+                (staging / "report.json").write_text("{}")
+                (tmp_path / "r").mkdir()
+                (tmp_path / "r" / "thesis.tex").write_text("precious")
+
+        with pytest.raises(ReportError, match="not a Scanomaly report"):
+            write_while_someone_else_does()
+        assert names_in(tmp_path) == ["r"]
+        assert names_in(tmp_path / "r") == ["thesis.tex"]
+
+    def test_the_old_report_comes_back_when_the_new_one_cannot_be_put_in_place(self, tmp_path: Path):
+        write_report(make_data(), tmp_path / "r")
+
+        def lose_the_new_one() -> None:
+            with whole_folder(tmp_path / "r") as staging:
+                staging.rmdir()
+
+        with pytest.raises(ReportError, match="No such file"):
+            lose_the_new_one()
+        assert is_report(tmp_path / "r")
+        assert names_in(tmp_path) == ["r"]

@@ -1,0 +1,123 @@
+"""Puts a report's folder in place whole or not at all, and writes the CSV files in it."""
+
+import csv
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...models.errors import ReportError
+
+#: A folder that holds both of these files *is* a report, and may be replaced by one. No other rule anywhere.
+REPORT_MARKERS = ("report.json", "scores.csv")
+
+#: Every file that a report may consist of. What else lies in its folder was put there by a person, and stays.
+REPORT_FILES = (
+    "report.html",
+    "report.json",
+    "scores.csv",
+    "failures.csv",
+    "ignored.csv",
+    "histogram.png",
+    "roc.png",
+)
+
+
+def is_report(folder: Path) -> bool:
+    """Whether the folder is a report: see `REPORT_MARKERS`."""
+    return all((folder / name).is_file() for name in REPORT_MARKERS)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to write a report into, that becomes `folder` when the block ends without an error.
+
+    It is a sibling of `folder`, so that one rename puts it in place. A report that was there is moved aside and
+    removed after; it comes back when the rename fails. Parents are made. Whatever happens, what was at
+    `folder` before is there or its successor is, and no temporary folder is left.
+
+    Raises:
+        ReportError: `folder` holds something else than a report, or cannot be written. One line: what, and what
+            to do about it. Errors of the block that are no OSError pass through.
+    """
+    try:
+        target = folder.resolve()  # a link to a folder stays a link
+        _check_replaceable(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = target.parent / f".scanomaly-report-{uuid.uuid4().hex}"
+        staging.mkdir()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        yield staging
+        _check_replaceable(target)  # again: writing may have taken minutes
+        _put_in_place(staging, target)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_replaceable(target: Path) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise ReportError(f"{target} is a file: name a folder for the report with --out")
+    if os.path.ismount(target):
+        raise ReportError(f"{target} is a mount point and cannot be replaced: name a folder in it with --out")
+    if any(target.iterdir()) and not is_report(target):
+        raise ReportError(
+            f"{target} holds files that are not a Scanomaly report: name a new or empty folder with --out"
+        )
+
+
+def _put_in_place(staging: Path, target: Path) -> None:
+    aside = staging.with_name(f"{staging.name}-old")
+    had_one = target.exists()
+    if had_one:
+        target.rename(aside)
+    try:
+        staging.rename(target)
+    except OSError:
+        if had_one:
+            aside.rename(target)
+        raise
+    if had_one:
+        _remove_old(aside, target)
+
+
+def _remove_old(old: Path, new: Path) -> None:
+    for entry in old.iterdir():
+        if entry.name in REPORT_FILES:
+            entry.unlink()
+        else:
+            entry.rename(new / entry.name)
+    old.rmdir()
+
+
+def _unwritable(folder: Path, error: OSError) -> ReportError:
+    reason = error.strerror or str(error)
+    return ReportError(
+        f"the report folder {folder} cannot be written ({reason}): free or unlock it, or name another with --out"
+    )
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | int | float]]) -> None:
+    """Write a CSV file: UTF-8, one header line, `\\n` line ends, fields quoted where they must be.
+
+    Floats are written with `repr`, so that they read back as the same float64. A byte of a file name that is not
+    UTF-8 is written as `\\udcXX`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        plain = csv.writer(file, lineterminator="\n")
+        # With `\n` line ends the csv module leaves a lone `\r` bare, which readers take for a line end.
+        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        plain.writerow(header)
+        for row in rows:
+            has_return = any(isinstance(field, str) and "\r" in field for field in row)
+            (quoted if has_return else plain).writerow(row)

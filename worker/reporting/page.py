@@ -1,0 +1,118 @@
+"""Renders report.html: one file without scripts or links to anything outside it."""
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+if TYPE_CHECKING:  # for its type only: report.py is the one that calls this module
+    from .report import ReportData
+
+#: Failures, and ignored files, that the page lists; the CSV files have all of them.
+LISTED = 200
+_THUMBNAIL_THREADS = 4
+
+# Control characters, bidirectional overrides, invisible characters and lone surrogates: in a file name they could
+# hide or reorder what a person reads. The joiners U+200C and U+200D stay, which Persian and emoji need.
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff]"
+)
+
+
+@dataclass(frozen=True)
+class _Card:
+    """One scan of the gallery. `image` is a data URI, or None when the file cannot be read any more."""
+
+    rank: int
+    score: float
+    label: str | None
+    path: str
+    image: str | None
+
+
+def render_page(data: "ReportData", histogram: bytes, roc: bytes | None) -> str:
+    """The page as UTF-8-encodable text. `histogram` and `roc` are PNGs; `roc` is None when there is no curve."""
+    labels = [scan.label for scan in data.scans]
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            data=data,
+            anomalies=labels.count("anomaly"),
+            normals=labels.count("normal"),
+            unlabelled=labels.count(None),
+            cards=list(_cards(data)),
+            histogram=_data_uri("image/png", histogram),
+            roc=None if roc is None else _data_uri("image/png", roc),
+            listed=LISTED,
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_show_invisible,  # on every value the template prints, so that none can be forgotten
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "plural": _plural, "duration": _duration, "utc": _utc}
+    return environment
+
+
+def _cards(data: "ReportData") -> Iterator[_Card]:
+    shown = data.scans[: data.gallery_scans]
+    with ThreadPoolExecutor(_THUMBNAIL_THREADS) as threads:
+        images = threads.map(partial(_image, data.thumbnail), [scan.path for scan in shown])
+        for rank, (scan, image) in enumerate(zip(shown, images, strict=True), start=1):
+            yield _Card(rank, scan.score, scan.label, scan.path, image)
+
+
+def _image(thumbnail: Callable[[str], bytes | None], path: str) -> str | None:
+    try:
+        jpeg = thumbnail(path)
+    except OSError:  # the page says so on the scan's card; one file must not cost the report
+        return None
+    return None if jpeg is None else _data_uri("image/jpeg", jpeg)
+
+
+def _data_uri(media_type: str, content: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _show_invisible(value: object) -> object:
+    """Replace what cannot be seen by its escape, such as `\\u202e`. Markup was built from finalized values."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode("ascii"), value)
+
+
+def _number(value: int) -> str:
+    return f"{value:,}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)

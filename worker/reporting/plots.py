@@ -1,0 +1,93 @@
+"""The two charts of a report, as PNG bytes.
+
+Figures are built without pyplot: it keeps them in a global list and picks a backend for the whole process.
+"""
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from .evaluation import Roc
+
+BINS = 30
+_SIZE_INCHES = (6.4, 4.8)
+_DPI = 150
+# A group narrower than this is drawn as one bar: 30 bins cannot divide a range of a few rounding errors.
+_NARROWEST_GROUP = 1e-6
+# The colours that the reference notebook's two calls get, and grey for the scans without a label.
+_COLOURS = {"normal": "#1f77b4", "anomaly": "#ff7f0e", "unlabelled": "#7f7f7f"}
+
+
+def draw_histogram(groups: Mapping[str, ArrayLike]) -> bytes:
+    """The chart of `histogram_figure` as a PNG. The same scores give the same bytes."""
+    return _png(histogram_figure(groups))
+
+
+def histogram_figure(groups: Mapping[str, ArrayLike]) -> Figure:
+    """Draw the scores of each group: translucent, 30 bins, each group over its own range, one over the other.
+
+    Args:
+        groups: "normal", "anomaly" or "unlabelled" → (n,) scores, in drawing order. A group without a finite
+            score is left out.
+    """
+    figure, axes = _new_chart()
+    for name, scores in groups.items():
+        finite = _finite(scores)
+        if finite.size:
+            label = f"{name} ({finite.size:,})"
+            axes.hist(finite, bins=BINS, range=_own_range(finite), alpha=0.5, label=label, color=_COLOURS[name])
+    axes.set_xlabel("Cosine distance to the normal reference")
+    axes.set_ylabel("Frequency (scans)")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    return figure
+
+
+def draw_roc(roc: Roc, auroc: float) -> bytes:
+    """Draw the ROC curve with its area in the legend, beside the diagonal of a guess; a PNG."""
+    figure, axes = _new_chart()
+    axes.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--", label="guessing (0.500)")
+    axes.plot(
+        roc.false_positive_rate, roc.true_positive_rate, color="#1f2937", linewidth=2, label=f"AUROC {auroc:.3f}"
+    )
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.01)
+    axes.set_xlabel("False positive rate (normals flagged)")
+    axes.set_ylabel("True positive rate (anomalies flagged)")
+    axes.legend(frameon=False, loc="lower right", reverse=True)
+    return _png(figure)
+
+
+def _new_chart() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _finite(scores: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(scores, dtype=np.float64)
+    return values[np.isfinite(values)]
+
+
+def _own_range(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    if high - low >= _NARROWEST_GROUP:
+        return low, high
+    middle = (low + high) / 2
+    return middle - 0.005, middle + 0.005
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # Without the metadata, matplotlib's version would be in the file.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
