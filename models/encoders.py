@@ -41,6 +41,15 @@ class EncoderSpec:
         """Whether the weights come with an installed package."""
         return self.library == "timm"
 
+    @property
+    def options(self) -> list[str]:
+        """The command-line options that name this encoder: `parse_encoder` reads them back."""
+        name = OFFLINE_ENCODER if self.offline else self.model
+        if self.weights_file is not None:
+            return ["--encoder", name, "--weights", self.weights_file, "--precision", self.precision]
+        tag = "" if self.offline else f"/{self.weights}"
+        return ["--encoder", name + tag, "--precision", self.precision]
+
 
 def parse_encoder(
     name: str = DEFAULT_ENCODER, weights_file: Path | None = None, precision: str = "fp32"

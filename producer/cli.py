@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,9 +16,12 @@ from ..models.encoders import DEFAULT_ENCODER, OFFLINE_ENCODER, PRECISIONS, Enco
 from ..models.errors import JobStateError, ReportError, ScanomalyError
 from ..models.settings import Settings
 from ..models.states import JobState
-from ..models.store import Store
 from .status import JobStatus, job_status, result_lines, status_lines
-from .submit import Prepared, Request, prepare
+
+# What a command needs it imports itself: `--help` and `status` answer before Celery and NumPy would be loaded.
+if TYPE_CHECKING:
+    from ..models.store import Store
+    from .submit import Prepared, Request
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -114,8 +117,9 @@ def run(
             status = resume_job(resume, store, settings, make_display(), device)
         else:
             request = _request(source or "", settings, **options)
+            prepared = _prepare(request, settings)
             require_encoder(request.encoder, device, fetch=True)
-            status = run_job(_prepare(request, settings), store, settings, make_display(), device)
+            status = run_job(prepared, store, settings, make_display(), device)
     return _finish(status, as_json, open_it)
 
 
@@ -148,11 +152,11 @@ def submit(source: str, as_json: bool, **options: Any) -> int:
     from .submit import store_job
 
     settings = Settings.from_environment()
-    request = _request(source, settings, **options)
+    prepared = _prepare(_request(source, settings, **options), settings)
     if settings.broker_url is None:
-        require_encoder(request.encoder)  # the workers are on this machine too
+        require_encoder(prepared.request.encoder)  # the workers are on this machine too
     with _store(settings) as store, broker(settings):
-        job = store_job(_prepare(request, settings), store, settings)
+        job = store_job(prepared, store, settings)
         send_unfinished(store, Queue(settings), job.id)
         _print_json(job_status(store, job.id).to_json()) if as_json else click.echo(job.id)
     return 0
@@ -315,20 +319,24 @@ def _request(
     out: Path | None,
     batch_size: int | None,
     **encoder: Any,
-) -> Request:
+) -> "Request":
+    from .submit import Request
+
     return Request(
         source, _encoder(**encoder), normal, anomaly, labels_file, out, batch_size or settings.batch_size
     )
 
 
-def _prepare(request: Request, settings: Settings) -> Prepared:
+def _prepare(request: "Request", settings: Settings) -> "Prepared":
+    from .submit import prepare
+
     prepared = prepare(request, settings)
     for line in _found_lines(prepared):
         click.echo(_plain(line), err=True)
     return prepared
 
 
-def _found_lines(prepared: Prepared) -> Iterator[str]:
+def _found_lines(prepared: "Prepared") -> Iterator[str]:
     for key in ("source", "encoder"):
         if key in prepared.notes:
             yield f"Note: {prepared.notes[key]}"
@@ -341,7 +349,9 @@ def _found_lines(prepared: Prepared) -> Iterator[str]:
 
 
 @contextmanager
-def _store(settings: Settings | None = None) -> Iterator[Store]:
+def _store(settings: Settings | None = None) -> Iterator["Store"]:
+    from ..models.store import Store
+
     store = Store.open(settings or Settings.from_environment())
     try:
         yield store

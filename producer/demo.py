@@ -29,7 +29,9 @@ def _source(settings: Settings, notes: dict[str, str]) -> str:
         resolve(KAGGLE_SOURCE, settings)
         return KAGGLE_SOURCE
     except DatasetError as error:
-        notes["source"] = f"the built-in sample, drawn by the program, stands in for the Kaggle data set: {error}"
+        notes["source"] = (
+            f"the built-in sample, drawn by the program, stands in for the Kaggle data set: {_reason(error)}"
+        )
         return SAMPLE_SOURCE
 
 
@@ -39,5 +41,10 @@ def _encoder(notes: dict[str, str]) -> EncoderSpec:
         require_encoder(encoder, fetch=True)
         return encoder
     except EncoderError as error:
-        notes["encoder"] = f"the offline encoder {OFFLINE_ENCODER} stands in for {encoder.model}: {error}"
+        notes["encoder"] = f"the offline encoder {OFFLINE_ENCODER} stands in for {encoder.model}: {_reason(error)}"
         return parse_encoder(OFFLINE_ENCODER)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without the ways out: one was taken."""
+    return str(error).split(": ")[0]

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -136,7 +135,7 @@ def ask_worker(encoder: EncoderSpec, device: str | None = None, fetch: bool = Fa
         fetch: download its weights where they are missing.
     """
     require_worker()
-    command = [sys.executable, "-m", "scanomaly.worker.doctor", "--spec", json.dumps(asdict(encoder))]
+    command = [sys.executable, "-m", "scanomaly.worker.doctor", *encoder.options]
     command += ["--device", device] if device else []
     command += ["--fetch"] if fetch else []
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False, stdin=subprocess.DEVNULL)

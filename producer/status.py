@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..models.errors import JobCancelledError, JobFailedError, ScanomalyError
 from ..models.records import Job, Progress
 from ..models.states import JobState
-from ..models.store import Store
+
+if TYPE_CHECKING:
+    from ..models.store import Store
 
 SCHEMA_VERSION = 1
 
@@ -91,7 +93,7 @@ class JobStatus:
         }
 
 
-def job_status(store: Store, job_id: str) -> JobStatus:
+def job_status(store: "Store", job_id: str) -> JobStatus:
     """Read a job's status.
 
     Raises:

@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,7 @@ def prepare(request: Request, settings: Settings) -> Prepared:
     """
     notes = dict(request.notes)
     if request.out is not None:
-        check_report_folder(request.out)
+        check_report_folder(request.out, is_ours=settings.broker_url is None)
     if request.source == "-":
         found = find_in_list(sys.stdin)
     elif is_dataset(request.source):
@@ -102,8 +103,12 @@ def retry(job: Job, store: Store, queue: Queue, batch_size: int) -> int:
     return scans
 
 
-def check_report_folder(folder: Path) -> None:
+def check_report_folder(folder: Path, is_ours: bool) -> None:
     """Find out now, not after an hour of embedding, that a report cannot go where it should.
+
+    Args:
+        folder: where it should go.
+        is_ours: whether this machine will write it, and so must be able to.
 
     Raises:
         ReportError: the folder is a file, holds something else than a report, or cannot be written.
@@ -115,8 +120,13 @@ def check_report_folder(folder: Path) -> None:
             raise ReportError(
                 f"{folder} holds other files: name a new or an empty folder for the report with --out"
             )
+    if not is_ours:
+        return
     parent = Path(os.path.abspath(folder)).parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise ReportError(f"the report folder {folder} cannot be written: name another with --out")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=parent, prefix=".scanomaly-report-").cleanup()
+    except OSError as error:
+        raise ReportError(
+            f"the report folder {folder} cannot be written ({error.strerror}): name another with --out"
+        ) from None

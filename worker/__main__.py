@@ -26,7 +26,9 @@ def main() -> None:
 
     # A name of its own, so that two workers on one machine are two to `celery inspect`.
     name = f"--hostname=scanomaly-{os.getpid()}@%h"
-    app.worker_main(["worker", name, f"--loglevel={options.loglevel}", "--without-gossip", "--without-mingle", *rest])
+    app.worker_main(
+        ["worker", name, f"--loglevel={options.loglevel}", "--without-gossip", "--without-mingle", *rest]
+    )
 
 
 def _stop_with_stdin() -> None:

@@ -98,6 +98,7 @@ class Aggregator:
         scorer = CentroidScorer()
         pages = self._store.vectors(job.id, Label.NORMAL)
         try:
+            # An embedding that is not finite raises FloatingPointError: `encoding` lets none into the store.
             return scorer.fit((_matrix(page), [scan.sha256 for scan in page]) for page in pages)
         except ValueError:
             failures = self._store.failures(job.id)
@@ -120,6 +121,7 @@ class Aggregator:
             root=job.root,
             created_at=job.created_at,
             encoder_key=job.encoder.key,
+            source_note=job.notes.get("source"),
             encoder_note=job.notes.get("encoder"),
             labels_note=job.notes.get("labels", ""),
             counts=_counts(job, progress),

@@ -239,7 +239,7 @@ class TestPage:
             return page_of(data)
 
         page = page_with(name)
-        assert page.text.count(" ".join(visible(name).split())) == 11
+        assert page.text.count(" ".join(visible(name).split())) == 12
         assert not [c for c in page.source if not c.isprintable() and c != "\n"]
         assert [tag for tag, _ in page.tags] == [tag for tag, _ in page_with("plain").tags]
 

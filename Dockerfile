@@ -1,0 +1,16 @@
+# One image for every part: `scanomaly worker`, `scanomaly submit`, …
+FROM python:3.12-slim
+
+RUN useradd --create-home --uid 1000 scanomaly && mkdir /scans /reports && chown scanomaly /scans /reports
+WORKDIR /opt/scanomaly
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY models models
+COPY producer producer
+COPY worker worker
+RUN pip install --no-cache-dir -c constraints.txt '.[worker,offline,postgres]'
+
+USER scanomaly
+ENV SCANOMALY_HOME=/home/scanomaly/data
+WORKDIR /scans
+ENTRYPOINT ["scanomaly"]
+CMD ["worker"]

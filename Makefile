@@ -1,0 +1,37 @@
+# make demo   the whole job, here and now: on SCANS=folder, or on the Kaggle images, or on drawn ones
+# make test   everything that CI checks of the program
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint install clean
+
+demo: $(VENV)/worker
+	$(BIN)/scanomaly demo $(if $(SCANS),"$(SCANS)")
+
+install: $(VENV)/worker
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# The standard venv and pip bootstrap uv, which installs the 5 GB of torch in a fraction of pip's time.
+$(VENV)/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit("Scanomaly needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+
+$(VENV)/worker: $(VENV)/bin/uv pyproject.toml constraints.txt
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[worker,offline,postgres]'
+	@touch $@
+
+$(VENV)/test: $(VENV)/worker
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[worker,offline,postgres,test]'
+	@touch $@

@@ -1,0 +1,133 @@
+"""The installed command line, run as a user runs it: subprocesses, a real broker, real workers."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from scanomaly.producer.sample import draw_sample
+
+COMMAND = str(Path(sys.executable).parent / "scanomaly")
+OFFLINE = ("--encoder", "efficientnet_lite0")
+
+
+class Scanomaly:
+    """One user: a home of their own, and the commands that they type."""
+
+    def __init__(self, home: Path, **variables: str) -> None:
+        self.home = home
+        cleared = {name: value for name, value in os.environ.items() if not name.startswith("SCANOMALY_")}
+        self.environment = cleared | {"SCANOMALY_HOME": str(home)} | variables
+
+    def __call__(self, *arguments: str | Path, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end and check its exit code."""
+        done = subprocess.run(
+            [COMMAND, *map(str, arguments)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+            **options,
+        )
+        shown = (
+            f"scanomaly {' '.join(map(str, arguments))}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
+        assert done.returncode == code, shown
+        assert "Traceback" not in done.stdout + done.stderr, shown
+        return done
+
+    def json(self, *arguments: str | Path, code: int = 0) -> dict[str, Any]:
+        """Run a command with --json: its standard output is one document and nothing else."""
+        document: dict[str, Any] = json.loads(self(*arguments, "--json", code=code).stdout)
+        return document
+
+    @contextmanager
+    def started(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+        """A command that goes on while the block runs, and is stopped after it."""
+        process = subprocess.Popen(
+            [COMMAND, *map(str, arguments)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+
+    def wait(self, job: str, until: Callable[[dict[str, Any]], bool], seconds: float = 120) -> dict[str, Any]:
+        """Poll a job, as another program would."""
+        deadline = time.monotonic() + seconds
+        while not until(status := self.json("status", job)):
+            assert time.monotonic() < deadline, status
+            time.sleep(0.2)
+        return status
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A short path, so that the broker's socket is in it."""
+    with tempfile.TemporaryDirectory(prefix="scanomaly-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def scanomaly(home: Path) -> Scanomaly:
+    return Scanomaly(home)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve normal scans and twelve with a lesion; never written to."""
+    folder = tmp_path_factory.mktemp("drawn") / "scans"
+    draw_sample(folder, normals=12, anomalies=12)
+    return folder
+
+
+@pytest.fixture
+def scans(drawn: Path, tmp_path: Path) -> Path:
+    """The same, for a test to change."""
+    return Path(shutil.copytree(drawn, tmp_path / "my scans"))
+
+
+@pytest.fixture(scope="session")
+def done_job(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Scanomaly, str]]:
+    """A user with one finished job, for the tests that only look at it."""
+    with tempfile.TemporaryDirectory(prefix="scanomaly-") as folder:
+        user = Scanomaly(Path(folder))
+        yield user, user.json("run", drawn, *OFFLINE)["job"]
+
+
+def write_image(path: Path, size: tuple[int, int] = (64, 48), mode: str = "L") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, 90).save(path)
+
+
+def processes_of(home: Path) -> list[str]:
+    """The processes that belong to a user: what a command starts and must not leave behind."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            environment = (entry / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if command and f"SCANOMALY_HOME={home}\0" in environment:
+            found.append(command)
+    return found

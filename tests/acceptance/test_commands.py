@@ -1,0 +1,167 @@
+"""Commands that go wrong, and the words they say it with."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from .conftest import OFFLINE, Scanomaly, write_image
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def error_line(stderr: str) -> str:
+    """The one line of an error: it comes last, and says who speaks."""
+    line = stderr.splitlines()[-1]
+    assert line.startswith("scanomaly: "), stderr
+    assert stderr.count("scanomaly: ") == 1
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run", "none"], 2, "none is not there"),
+        (["run", "empty"], 1, "empty holds no image"),
+        (["run", "unlabelled"], 2, "none of the 1 images is known to be normal: name them with --normal"),
+        (["run", "good", "--normal", "x*"], 2, "--normal x* matches none of the 1 images"),
+        (["run", "good", "--encoder", "ViT-X"], 2, "unknown encoder 'ViT-X'"),
+        (["run", "good", "--weights", "none.pt"], 2, "'none.pt' does not exist"),
+        (["run", "good", *OFFLINE, "--out", "full"], 1, "holds other files"),
+        (["run", "good", *OFFLINE, "--out", "/proc/report"], 1, "cannot be written"),
+        (["run"], 2, "give a SOURCE"),
+        (["run", "good", "--no-such"], 2, "No such option"),
+        (["nonsense"], 2, "No such command"),
+        (["submit", "kaggle:nonsense"], 2, "kaggle:"),
+        (["status", "none"], 1, "there is no job 'none': `scanomaly jobs` lists them"),
+        (["watch", "none"], 1, "there is no job"),
+        (["cancel", "none"], 1, "there is no job"),
+        (["retry", "none"], 1, "there is no job"),
+        (["report", "none"], 1, "there is no job"),
+        (["run", "--resume", "none"], 1, "there is no job"),
+    ],
+)
+def test_an_error_is_one_line(
+    scanomaly: Scanomaly, tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
+    for folder in ("empty", "full"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("x")
+    write_image(tmp_path / "unlabelled" / "a.png")
+    write_image(tmp_path / "good" / "normal" / "a.png")
+    done = scanomaly(*arguments, code=code, cwd=tmp_path)
+    assert words in error_line(done.stderr)
+    assert done.stdout == ""
+
+
+def test_json_has_the_error_too(scanomaly: Scanomaly) -> None:
+    document = scanomaly.json("status", "none", code=1)
+    assert document == {"error": "there is no job 'none': `scanomaly jobs` lists them", "exit_code": 1}
+
+
+def test_debug_shows_where_it_went_wrong(scanomaly: Scanomaly) -> None:
+    with pytest.raises(AssertionError, match="Traceback"):
+        scanomaly("status", "none", "--debug", code=1)
+
+
+@pytest.mark.parametrize(
+    ("variable", "url"),
+    [
+        ("SCANOMALY_BROKER_URL", "redis://ann:secret@127.0.0.1:1/0"),
+        ("SCANOMALY_STORE_URL", "postgresql://ann:secret@127.0.0.1:1/none"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "submit", "worker"])
+def test_a_service_that_is_not_there_is_69(home: Path, drawn: Path, command: str, variable: str, url: str) -> None:
+    user = Scanomaly(home, **{variable: url})
+    arguments = [] if command == "worker" else [drawn, *OFFLINE]
+    line = error_line(user(command, *arguments, code=69).stderr)
+    assert variable in line
+    assert "secret" not in line
+
+
+def test_a_bad_setting_is_named(home: Path) -> None:
+    line = error_line(Scanomaly(home, SCANOMALY_BATCH_SIZE="many")("jobs", code=2).stderr)
+    assert line == "scanomaly: SCANOMALY_BATCH_SIZE='many' is not a whole number above 0"
+
+
+def test_a_bad_weights_file_fails_the_job(scanomaly: Scanomaly, drawn: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    weights.write_text("<html>please log in</html>")
+    line = error_line(scanomaly("run", drawn, "--weights", weights, code=4).stderr)
+    assert str(weights) in line
+
+
+def test_a_hub_that_cannot_be_reached_names_the_three_ways_out(home: Path, drawn: Path, tmp_path: Path) -> None:
+    user = Scanomaly(home, HF_ENDPOINT="http://127.0.0.1:1", HF_HOME=str(tmp_path), HF_HUB_DISABLE_XET="1")
+    for command in ("run", "submit"):
+        line = error_line(user(command, drawn, code=1).stderr)
+        assert "--weights" in line
+        assert "--encoder efficientnet_lite0" in line
+        assert "connection" in line
+    assert user.json("jobs") == {"jobs": []}
+
+
+def test_normals_that_all_fail_fail_the_job(scanomaly: Scanomaly, scans: Path) -> None:
+    for file in (scans / "no").iterdir():
+        file.write_bytes(b"")
+    done = scanomaly("run", scans, *OFFLINE, code=4)
+    assert "none of the 12 normal scans could be embedded" in error_line(done.stderr)
+
+
+def test_every_command_that_programs_call_speaks_json(done_job: tuple[Scanomaly, str]) -> None:
+    user, job = done_job
+    assert user.json("status", job)["job"] == job
+    assert user.json("watch", job)["state"] == "done"
+    assert [status["job"] for status in user.json("jobs")["jobs"]] == [job]
+    assert Path(user.json("report", job)["report"]).is_dir()
+    assert user.json("doctor", *OFFLINE)["ok"] is True
+    assert "error" in user.json("cancel", job, code=1)
+    assert "error" in user.json("retry", job, code=1)
+
+
+def test_a_finished_job_is_shown_to_a_person(done_job: tuple[Scanomaly, str]) -> None:
+    user, job = done_job
+    text = user("status", job[:5]).stdout
+    assert f"Job       {job}  done" in text
+    assert "24 embedded, 0 failed, 0 to go" in text
+    assert job in user("jobs").stdout
+    assert user("watch", job).stdout.splitlines()[0].startswith("Scans")
+
+
+def test_doctor_tells_what_works(done_job: tuple[Scanomaly, str]) -> None:
+    user, _ = done_job
+    text = user("doctor", *OFFLINE).stdout
+    assert re.findall(r"^ok +(\w+)", text, re.M) == ["disk", "store", "broker", "worker", "device", "encoder"]
+
+
+def test_the_readme_names_every_command_and_exit_code(scanomaly: Scanomaly) -> None:
+    readme = README.read_text()
+    commands = re.findall(r"^  (\w+) {2,}", scanomaly("--help").stdout.split("Commands:")[1], re.M)
+    assert len(commands) >= 11
+    for command in commands:
+        assert f"scanomaly {command}" in readme, command
+        scanomaly(command, "--help")
+    for code in (0, 1, 2, 3, 4, 5, 69, 130):
+        assert re.search(rf"^\| `?{code}`? \|", readme, re.M), code
+
+
+def test_the_demo_says_what_it_fell_back_to(home: Path, tmp_path: Path) -> None:
+    user = Scanomaly(
+        home,
+        HF_ENDPOINT="http://127.0.0.1:1",
+        HF_HOME=str(tmp_path / "hf"),
+        KAGGLE_API_ENVIRONMENT="LOCALHOST",
+        KAGGLEHUB_CACHE=str(tmp_path / "kaggle"),
+    )
+    done = user("demo")
+    assert "the built-in sample" in done.stdout
+    assert "the offline encoder efficientnet_lite0 stands in for ViT-B-32" in done.stdout
+    report = Path(user.json("jobs")["jobs"][0]["report"])
+    notes = json.loads((report / "report.json").read_text())
+    assert "stands in for the Kaggle data set" in notes["source_note"]
+    assert "stands in for ViT-B-32" in notes["encoder_note"]
+    page = (report / "report.html").read_text()
+    assert "stands in for the Kaggle data set" in page
+    assert "stands in for ViT-B-32" in page

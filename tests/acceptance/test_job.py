@@ -1,0 +1,301 @@
+"""Jobs from the folder to the report."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from PIL import Image
+
+from ..conftest import missing
+from .conftest import OFFLINE, Scanomaly, processes_of, write_image
+
+DOCS = Path(__file__).parents[2] / "docs"
+REPORT_FILES = {
+    "report.html",
+    "report.json",
+    "scores.csv",
+    "failures.csv",
+    "ignored.csv",
+    "histogram.png",
+    "roc.png",
+}
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with open(file, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def check_schema(document: dict[str, Any], name: str) -> None:
+    jsonschema.validate(document, json.loads((DOCS / f"{name}.schema.json").read_text()))
+
+
+def test_a_folder_becomes_a_report(scanomaly: Scanomaly, drawn: Path, tmp_path: Path) -> None:
+    out = tmp_path / "my report"
+    done = scanomaly("run", drawn, *OFFLINE, "--out", out)
+    assert "Found 24 images (12 normal, 12 anomaly, 0 ignored)" in done.stderr
+    assert "no/ as normal, yes/ as anomaly" in done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5
+    assert lines[-1].split() == ["Report", *f"{out}/report.html".split()]
+    assert {file.name for file in out.iterdir()} == REPORT_FILES
+    report = json.loads((out / "report.json").read_text())
+    check_schema(report, "report")
+    assert report["counts"]["embedded"] == len(rows(out / "scores.csv")) == 24
+    assert report["timings"]["scans_encoded"] == 24
+    assert processes_of(scanomaly.home) == []
+
+
+def test_a_second_run_encodes_nothing(scanomaly: Scanomaly, drawn: Path, tmp_path: Path) -> None:
+    for name, batch_size in (("one", "24"), ("two", "5")):
+        scanomaly("run", drawn, *OFFLINE, "--out", tmp_path / name, "--batch-size", batch_size)
+    assert json.loads((tmp_path / "two" / "report.json").read_text())["timings"]["scans_encoded"] == 0
+    assert rows(tmp_path / "one" / "scores.csv") == rows(tmp_path / "two" / "scores.csv")
+
+
+def test_the_batch_size_does_not_change_a_score(home: Path, drawn: Path, tmp_path: Path) -> None:
+    scores = {}
+    for size in (1, 7):
+        user = Scanomaly(home / str(size))
+        user("run", drawn, *OFFLINE, "--out", tmp_path / str(size), "--batch-size", str(size))
+        scores[size] = {row["path"]: float(row["score"]) for row in rows(tmp_path / str(size) / "scores.csv")}
+    assert scores[1].keys() == scores[7].keys()
+    assert max(abs(scores[1][path] - scores[7][path]) for path in scores[1]) < 1e-6
+
+
+def test_the_reference_data_set(scanomaly: Scanomaly, brain_mri: Path, tmp_path: Path) -> None:
+    status = scanomaly.json("run", brain_mri, *OFFLINE, "--out", tmp_path / "out")
+    assert status["scans"] == {
+        "total": 253,
+        "normal": 98,
+        "anomaly": 155,
+        "unlabelled": 0,
+        "embedded": 253,
+        "failed": 0,
+        "remaining": 0,
+    }
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["auroc"] == pytest.approx(0.794, abs=0.001)
+    assert report["auroc_in_sample"] == pytest.approx(0.816, abs=0.001)
+    assert (
+        len({row["sha256"] for row in rows(tmp_path / "out" / "scores.csv")}) == report["timings"]["scans_encoded"]
+    )
+
+
+def test_bad_files_fail_alone_and_by_name(scanomaly: Scanomaly, scans: Path, tmp_path: Path) -> None:
+    bad = scans / "yes"
+    (bad / "empty.jpg").write_bytes(b"")
+    (bad / "text.jpg").write_text("not an image")
+    whole = scans / "whole.jpg"
+    Image.effect_noise((300, 300), 80).save(whole)
+    (bad / "truncated.jpg").write_bytes(whole.read_bytes()[:5000])
+    whole.unlink()
+    Image.new("1", (20_000, 20_000)).save(bad / "bomb.png")
+    write_image(scans / "no" / "<b>&'\"\n<script>alert(1)</script>.png")
+    write_image(scans / "no" / "one pixel.png", (1, 1))
+    write_image(scans / "no" / "cmyk.jpg", mode="CMYK")
+    Image.fromarray((np.arange(64 * 64, dtype=np.uint16) * 15).reshape(64, 64)).save(scans / "no" / "grey16.png")
+    Image.new("RGBA", (50, 50), (9, 9, 9, 0)).convert("P").save(scans / "no" / "palette.png", transparency=0)
+    frames = [Image.new("L", (40, 40), level) for level in (10, 200)]
+    frames[0].save(scans / "no" / "moving.webp", save_all=True, append_images=frames[1:])
+    (scans / "notes.txt").write_text("x")
+
+    out = tmp_path / "out"
+    done = scanomaly("run", scans, *OFFLINE, "--out", out, code=3)
+    assert "4 failed (failures.csv says why)" in done.stdout
+    failures = {row["path"]: row for row in rows(out / "failures.csv")}
+    assert {path: row["kind"] for path, row in failures.items()} == {
+        "yes/empty.jpg": "empty",
+        "yes/text.jpg": "not_an_image",
+        "yes/truncated.jpg": "truncated",
+        "yes/bomb.png": "too_large",
+    }
+    assert all(row["detail"] for row in failures.values())
+    assert len(rows(out / "scores.csv")) == 24 + 6
+    assert rows(out / "ignored.csv") == [{"path": "notes.txt", "reason": "not an image by its ending"}]
+    assert "<script>" not in (out / "report.html").read_text()
+
+
+def test_a_file_that_goes_away_before_it_is_embedded(scanomaly: Scanomaly, scans: Path) -> None:
+    job = scanomaly("submit", scans, *OFFLINE).stdout.strip()
+    (scans / "no" / "000.png").unlink()
+    with scanomaly.started("worker"):
+        status = scanomaly.json("watch", job, code=3)
+    assert (status["scans"]["embedded"], status["scans"]["failed"]) == (23, 1)
+    assert [row["kind"] for row in rows(Path(status["report"]) / "failures.csv")] == ["missing"]
+
+
+def test_without_anomaly_labels_there_is_a_ranking(scanomaly: Scanomaly, scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = scanomaly("run", scans, *OFFLINE, "--normal", "no/", "--out", out)
+    assert "12 unlabelled" in done.stderr
+    report = json.loads((out / "report.json").read_text())
+    check_schema(report, "report")
+    assert report["auroc"] is None
+    assert not (out / "roc.png").exists()
+    assert len(rows(out / "scores.csv")) == 24
+
+
+def test_one_normal_content_is_scored_in_sample_and_said(scanomaly: Scanomaly, scans: Path, tmp_path: Path) -> None:
+    for file in sorted((scans / "no").iterdir())[1:]:
+        file.unlink()
+    done = scanomaly("run", scans, *OFFLINE, "--out", tmp_path / "out")
+    assert "Note: all normal scans have the same content" in done.stdout
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["auroc"] is None
+    assert "NaN" not in (tmp_path / "out" / "scores.csv").read_text()
+
+
+def test_a_list_on_standard_input(scanomaly: Scanomaly, scans: Path) -> None:
+    paths = "\n".join(str(file) for file in sorted(scans.rglob("*.png"))[6:18])
+    status = json.loads(scanomaly("run", "-", *OFFLINE, "--json", input=paths).stdout)
+    assert status["scans"]["total"] == 12
+    assert status["root"] == str(scans)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_submit_worker_and_status_are_three_terminals(scanomaly: Scanomaly, drawn: Path, workers: int) -> None:
+    job = scanomaly("submit", drawn, *OFFLINE, "--batch-size", "3").stdout
+    assert job == job.strip() + "\n"
+    check_schema(scanomaly.json("status", job.strip()), "status")
+    with scanomaly.started("worker") as first:
+        if workers == 2:
+            with scanomaly.started("worker"):
+                status = scanomaly.wait(job.strip(), lambda status: status["state"] == "done")
+        else:
+            status = scanomaly.wait(job.strip(), lambda status: status["state"] == "done")
+        check_schema(status, "status")
+        assert (status["scans"]["embedded"], status["exit_code"]) == (24, 0)
+        assert first.poll() is None
+    assert first.returncode == 0
+    assert processes_of(scanomaly.home) == []
+
+
+def test_ctrl_c_stops_everything_and_the_job_can_be_resumed(scanomaly: Scanomaly, drawn: Path) -> None:
+    with scanomaly.started("run", drawn, *OFFLINE, "--batch-size", "1") as process:
+        deadline = time.monotonic() + 120
+        while not (jobs := scanomaly.json("jobs")["jobs"]) or jobs[0]["scans"]["embedded"] < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    job = jobs[0]["job"]
+    assert errors.splitlines()[-1] == (
+        f"scanomaly: stopped; the job stays, and `scanomaly run --resume {job}` or any worker finishes it"
+    )
+    assert processes_of(scanomaly.home) == []
+    before = scanomaly.json("status", job)
+    assert before["state"] == "embedding"
+    status = scanomaly.json("run", "--resume", job)
+    assert (status["state"], status["scans"]["embedded"]) == ("done", 24)
+
+
+def test_a_worker_ends_with_the_command_that_started_it(scanomaly: Scanomaly, drawn: Path) -> None:
+    with scanomaly.started("run", drawn, *OFFLINE) as process:
+        deadline = time.monotonic() + 60
+        while not any("scanomaly.worker" in command for command in processes_of(scanomaly.home)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        while any("scanomaly.worker" in command for command in processes_of(scanomaly.home)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    scanomaly("doctor", *OFFLINE)  # the next user of the broker is its last, and stops it
+    assert processes_of(scanomaly.home) == []
+
+
+def test_a_killed_child_has_its_batch_done_again(scanomaly: Scanomaly, drawn: Path) -> None:
+    job = scanomaly("submit", drawn, *OFFLINE, "--batch-size", "1").stdout.strip()
+    with scanomaly.started("worker"):
+        scanomaly.wait(job, lambda status: status["scans"]["embedded"] >= 2)
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (entry / "cmdline").read_bytes()
+                ours = f"SCANOMALY_HOME={scanomaly.home}\0".encode() in (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if ours and b"spawn_main" in command and b"resource_tracker" not in command:
+                os.kill(int(entry.name), signal.SIGKILL)
+        status = scanomaly.json("watch", job)
+    assert (status["scans"]["embedded"], status["scans"]["failed"]) == (24, 0)
+
+
+def test_a_cancelled_job_gets_no_further(scanomaly: Scanomaly, drawn: Path) -> None:
+    job = scanomaly("submit", drawn, *OFFLINE).stdout.strip()
+    assert scanomaly.json("cancel", job)["state"] == "cancelled"
+    assert scanomaly.json("watch", job, code=5)["exit_code"] == 5
+    assert "was cancelled" in scanomaly("watch", job, code=5).stderr
+    assert "submit it again" in scanomaly("retry", job, code=1).stderr
+    assert "cancelled" in scanomaly("run", "--resume", job, code=1).stderr
+
+
+def test_retry_embeds_what_failed_and_writes_the_report_again(
+    scanomaly: Scanomaly, scans: Path, drawn: Path
+) -> None:
+    (scans / "yes" / "000.png").write_text("broken")
+    job = scanomaly.json("run", scans, *OFFLINE, code=3)["job"]
+    shutil.copy(drawn / "yes" / "000.png", scans / "yes" / "000.png")
+    assert scanomaly.json("retry", job)["scans"]["remaining"] == 1
+    status = scanomaly.json("run", "--resume", job)
+    assert status["scans"]["failed"] == 0
+    assert len(rows(Path(status["report"]) / "scores.csv")) == 24
+    assert rows(Path(status["report"]) / "failures.csv") == []
+    assert "nothing to retry" in scanomaly("retry", job, code=1).stderr
+
+
+def test_on_redis_and_postgresql(home: Path, drawn: Path, postgres_url: str, redis_url: str) -> None:
+    user = Scanomaly(home, SCANOMALY_BROKER_URL=redis_url, SCANOMALY_STORE_URL=postgres_url)
+    job = user("submit", drawn, *OFFLINE, "--batch-size", "5").stdout.strip()
+    with user.started("worker"), user.started("worker"):
+        status = user.json("watch", job)
+    assert (status["state"], status["scans"]["embedded"]) == ("done", 24)
+    assert not (home / "broker").exists()
+    assert not (home / "store.sqlite").exists()
+    again = user.json("run", drawn, *OFFLINE)
+    assert again["result"]["timings"]["scans_encoded"] == 0
+    assert again["result"]["auroc"] == status["result"]["auroc"]
+
+
+def test_a_report_is_found_and_written_again(scanomaly: Scanomaly, drawn: Path, tmp_path: Path) -> None:
+    job = scanomaly.json("run", drawn, *OFFLINE, "--out", tmp_path / "out")["job"]
+    assert scanomaly("report", job).stdout == f"{tmp_path / 'out'}\n"
+    before = (tmp_path / "out" / "scores.csv").read_text()
+    shutil.rmtree(tmp_path / "out")
+    assert "--rebuild writes it here" in scanomaly("report", job, code=1).stderr
+    assert scanomaly.json("report", job, "--rebuild")["report"] == str(tmp_path / "out")
+    assert (tmp_path / "out" / "scores.csv").read_text() == before
+    scanomaly("report", job, "--rebuild", "--out", tmp_path / "copy")
+    assert (tmp_path / "copy" / "scores.csv").read_text() == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    assert "name a new" in scanomaly("report", job, "--rebuild", "--out", tmp_path / "mine", code=1).stderr
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
+
+
+def test_the_report_opens_in_a_browser_without_asking_anyone(
+    done_job: tuple[Scanomaly, str], tmp_path: Path
+) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        missing("chromium")
+    user, job = done_job
+    page = Path(user("report", job).stdout.strip()) / "report.html"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}", "--dump-dom"]
+    dom = subprocess.run(
+        [str(chromium), *options, page.as_uri()], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert dom.count("<img") >= 24 + 2
+    assert 'src="http' not in dom
+    assert "<script" not in dom

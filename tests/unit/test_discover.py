@@ -1,0 +1,110 @@
+"""Discovery, on real folders."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from scanomaly.models.errors import SourceError, UsageError
+from scanomaly.producer.discover import Found, find_in_folder, find_in_list
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def reasons(found: Found) -> dict[str, str]:
+    return {file.path: file.reason for file in found.ignored}
+
+
+def test_images_of_all_formats_in_a_stable_order(tmp_path: Path) -> None:
+    names = ["b/2.PNG", "a.jpg", "b/10.tiff", "Z.JPeG", "ü/ä ö.webp", "c.bmp", "b/x.tif", "b/x.png", "b.jpeg"]
+    touch(tmp_path, *names)
+    found = find_in_folder(tmp_path)
+    assert found.paths == (
+        "Z.JPeG",
+        "a.jpg",
+        "b/10.tiff",
+        "b/2.PNG",
+        "b/x.png",
+        "b/x.tif",
+        "b.jpeg",
+        "c.bmp",
+        "ü/ä ö.webp",
+    )
+    assert found.ignored == ()
+    assert find_in_folder(tmp_path) == found
+
+
+def test_what_is_no_scan_is_listed_with_its_reason(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", ".hidden.png", ".git/b.png", "notes.txt", "README", "c.png.part", "x.gif")
+    found = find_in_folder(tmp_path)
+    assert found.paths == ("a.png",)
+    assert reasons(found) == {
+        ".git": "hidden",
+        ".hidden.png": "hidden",
+        "README": "not an image by its ending",
+        "c.png.part": "not an image by its ending",
+        "notes.txt": "not an image by its ending",
+        "x.gif": "not an image by its ending",
+    }
+
+
+def test_a_name_that_is_not_utf8_is_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    with open(os.fsencode(tmp_path) + b"/b\xff.png", "wb"):
+        pass
+    found = find_in_folder(tmp_path)
+    assert found.paths == ("a.png",)
+    assert reasons(found) == {"b\\udcff.png": "its name is not valid UTF-8"}
+
+
+def test_link_loops_end(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "b" / "a").symlink_to(tmp_path / "a")
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    found = find_in_folder(tmp_path)
+    assert found.paths == ("a/1.png", "b/2.png")
+    assert set(reasons(found)) == {"a/up", "b/a", "self"}
+
+
+def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/1.png", "root/2.png")
+    (tmp_path / "root" / "more").symlink_to(tmp_path / "elsewhere")
+    assert find_in_folder(tmp_path / "root").paths == ("2.png", "more/1.png")
+
+
+def test_reports_of_earlier_jobs_are_no_scans(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "out/report.json", "out/scores.csv", "out/histogram.png")
+    found = find_in_folder(tmp_path)
+    assert found.paths == ("a.png",)
+    assert reasons(found) == {"out": "a report of an earlier job"}
+
+
+def test_a_folder_that_cannot_be_a_source(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "texts/a.txt")
+    with pytest.raises(UsageError, match="is not there"):
+        find_in_folder(tmp_path / "none")
+    with pytest.raises(UsageError, match="is a file"):
+        find_in_folder(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="holds no image: "):
+        find_in_folder(tmp_path / "empty")
+    with pytest.raises(SourceError, match="among its 1 files"):
+        find_in_folder(tmp_path / "texts")
+
+
+def test_a_list_keeps_its_order_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "s/b.png", "s/a.png", "t/c.jpg")
+    monkeypatch.chdir(tmp_path)
+    lines = ["s/b.png\n", "\n", f"{tmp_path}/s/a.png\n", "t/c.jpg\r\n", "t/gone.png\n", "s/b.png\n", "t/x.txt"]
+    found = find_in_list(lines)
+    assert found.root == tmp_path
+    assert found.paths == ("s/b.png", "s/a.png", "t/c.jpg", "t/gone.png")
+    assert reasons(found) == {"t/x.txt": "not an image by its ending"}
+    with pytest.raises(SourceError, match="is empty"):
+        find_in_list(["\n"])
