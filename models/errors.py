@@ -30,6 +30,10 @@ class DatasetError(ScanomalyError):
     """The data set cannot be fetched."""
 
 
+class KaggleUnreachableError(DatasetError):
+    """Kaggle cannot be reached, and the data set is not in kagglehub's cache."""
+
+
 class JobNotFoundError(ScanomalyError):
     """There is no such job: `scanomaly jobs` lists them."""
 

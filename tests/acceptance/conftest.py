@@ -56,20 +56,22 @@ class Scanomaly:
     @contextmanager
     def started(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
         """A command that goes on while the block runs, and is stopped after it."""
-        process = subprocess.Popen(
-            [COMMAND, *map(str, arguments)],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        with open(self.home / "started.log", "w") as log:
+            process = subprocess.Popen(
+                [COMMAND, *map(str, arguments)],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
         try:
             yield process
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
+            process.wait(timeout=60)
 
     def wait(self, job: str, until: Callable[[dict[str, Any]], bool], seconds: float = 120) -> dict[str, Any]:
         """Poll a job, as another program would."""
@@ -78,6 +80,11 @@ class Scanomaly:
             assert time.monotonic() < deadline, status
             time.sleep(0.2)
         return status
+
+    def job(self, source: Path, *options: str | Path, code: int = 0) -> dict[str, Any]:
+        """Submit a job, and watch it to its end: for tests that have a worker running."""
+        done = self("submit", source, *options)
+        return self.json("watch", done.stdout.strip(), code=code)
 
 
 @pytest.fixture
@@ -107,11 +114,18 @@ def scans(drawn: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def done_job(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Scanomaly, str]]:
-    """A user with one finished job, for the tests that only look at it."""
+def served() -> Iterator[Scanomaly]:
+    """A user whose worker is running: loading torch takes longer than most tests."""
     with tempfile.TemporaryDirectory(prefix="scanomaly-") as folder:
         user = Scanomaly(Path(folder))
-        yield user, user.json("run", drawn, *OFFLINE)["job"]
+        with user.started("worker"):
+            yield user
+
+
+@pytest.fixture(scope="session")
+def done_job(served: Scanomaly, drawn: Path) -> tuple[Scanomaly, str]:
+    """A finished job, for the tests that only look at it."""
+    return served, served.job(drawn, *OFFLINE)["job"]
 
 
 def write_image(path: Path, size: tuple[int, int] = (64, 48), mode: str = "L") -> None:

@@ -70,7 +70,7 @@ def test_only_the_settings_read_our_variables() -> None:
     readers = {
         file.relative_to(ROOT).as_posix()
         for file in FILES
-        if "environ" in file.read_text() and "SCANOMALY_" in file.read_text()
+        if "os.environ" in file.read_text() and "SCANOMALY_" in file.read_text()
     }
     # These two set a variable for the worker that they start.
     assert readers - {"producer/cli.py", "producer/local.py"} == {"models/settings.py"}
