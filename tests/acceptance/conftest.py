@@ -78,7 +78,7 @@ class Scanomaly:
         deadline = time.monotonic() + seconds
         while not until(status := self.json("status", job)):
             assert time.monotonic() < deadline, status
-            time.sleep(0.2)
+            time.sleep(0.5)
         return status
 
     def job(self, source: Path, *options: str | Path, code: int = 0) -> dict[str, Any]:

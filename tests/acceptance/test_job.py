@@ -193,7 +193,7 @@ def test_ctrl_c_stops_everything_and_the_job_can_be_resumed(scanomaly: Scanomaly
         deadline = time.monotonic() + 120
         while not (jobs := scanomaly.json("jobs")["jobs"]) or jobs[0]["scans"]["embedded"] < 3:
             assert time.monotonic() < deadline
-            time.sleep(0.1)
+            time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
     job = jobs[0]["job"]
@@ -212,12 +212,12 @@ def test_a_worker_ends_with_the_command_that_started_it(scanomaly: Scanomaly, dr
         deadline = time.monotonic() + 60
         while not any("scanomaly.worker" in command for command in processes_of(scanomaly.home)):
             assert time.monotonic() < deadline
-            time.sleep(0.1)
+            time.sleep(0.5)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         while any("scanomaly.worker" in command for command in processes_of(scanomaly.home)):
             assert time.monotonic() < deadline
-            time.sleep(0.1)
+            time.sleep(0.5)
     scanomaly("doctor", *OFFLINE)  # the next user of the broker is its last, and stops it
     assert processes_of(scanomaly.home) == []
 

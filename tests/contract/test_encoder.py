@@ -256,7 +256,9 @@ class TestOffline:
         assert len(paths) == 253
         contents = np.array([path.read_bytes() for path in paths], dtype=object)
         tumour = np.array([path.parent.name == "yes" for path in paths])
-        vectors = check_batching(offline, pixels(offline, paths)).astype(np.float64)
+        tensors = pixels(offline, paths)
+        check_batching(offline, tensors[::8])
+        vectors = embed(offline, tensors).astype(np.float64)
 
         total = vectors[~tumour].sum(axis=0)
         in_sample = 1 - vectors @ total / np.linalg.norm(total)

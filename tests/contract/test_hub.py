@@ -70,7 +70,7 @@ def fetch(
     home: Path,
     repo: str = REPO,
     filename: str = "",
-    timeout: float = 5,
+    timeout: float = 30,  # what a loaded machine needs to answer itself; the tests of the limit set another
     *options: str,
     **others: str,
 ) -> Outcome:
@@ -80,8 +80,9 @@ def fetch(
         capture_output=True,
         text=True,
         timeout=120,
-        check=True,
+        check=False,
     )
+    assert result.returncode == 0, result.stderr
     answer, seconds = result.stdout.splitlines()  # one line each, whatever went wrong
     return Outcome(answer, float(seconds), result.stderr)
 
@@ -135,7 +136,7 @@ class TestDownload:
         with HubServer({f"{REPO}/{USUAL}": CONTENT}) as hub:
             hub.pause = lambda: (reached.set(), wait.wait(30))
             process = subprocess.Popen(
-                [sys.executable, "-c", FETCH, REPO, "", "5"],
+                [sys.executable, "-c", FETCH, REPO, "", "30"],
                 env=environment(hub.url, tmp_path),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -153,7 +154,7 @@ class TestProgress:
     def test_lines_where_there_is_no_terminal(self, tmp_path: Path) -> None:
         with HubServer({f"{REPO}/{USUAL}": CONTENT}) as hub:
             seldom = fetch(hub.url, tmp_path / "1").stderr
-            often = fetch(hub.url, tmp_path / "2", REPO, "", 5, "--often").stderr
+            often = fetch(hub.url, tmp_path / "2", REPO, "", 30, "--often").stderr
         assert re.search(r"open_clip_pytorch_model\.bin: 3\.00MB of 3\.00MB, .*B/s\n", seldom)
         assert len(seldom.splitlines()) <= 2
         assert "\r" not in seldom + often
@@ -163,7 +164,7 @@ class TestProgress:
         termios.tcsetwinsize(theirs, (24, 100))
         with HubServer({f"{REPO}/{USUAL}": CONTENT}) as hub:
             subprocess.run(
-                [sys.executable, "-c", FETCH, REPO, "", "5"],
+                [sys.executable, "-c", FETCH, REPO, "", "30"],
                 env=environment(hub.url, tmp_path, TERM="xterm"),
                 stdout=subprocess.DEVNULL,
                 stderr=theirs,
@@ -235,20 +236,20 @@ class TestUnreachable:
 
     def test_accepts_and_never_answers(self, tmp_path: Path) -> None:
         with SilentServer() as silent:
-            self.check(fetch(silent.url, tmp_path, REPO, "", 1.5), within=3)
+            self.check(fetch(silent.url, tmp_path, REPO, "", 1.5), within=4)
 
     def test_drips(self, tmp_path: Path) -> None:
         """Each byte comes before a socket's time limit; only a deadline for the whole ends it."""
         with SilentServer(drip=0.4) as dripping:
-            self.check(fetch(dripping.url, tmp_path, REPO, "", 1.5), within=3)
+            self.check(fetch(dripping.url, tmp_path, REPO, "", 1.5), within=4)
 
     def test_name_look_up_hangs(self, tmp_path: Path) -> None:
         hang = tmp_path / "sitecustomize.py"
         hang.write_text("import socket, time\ndef slow(*a, **k):\n    time.sleep(60)\nsocket.getaddrinfo = slow\n")
-        self.check(fetch("http://hub.test", tmp_path, REPO, "", 1.5, PYTHONPATH=str(tmp_path)), within=3)
+        self.check(fetch("http://hub.test", tmp_path, REPO, "", 1.5, PYTHONPATH=str(tmp_path)), within=4)
 
     def test_unknown_name(self, tmp_path: Path) -> None:
-        self.check(fetch("http://hub.invalid", tmp_path), within=6)
+        self.check(fetch("http://hub.invalid", tmp_path, REPO, "", 5), within=7)
 
     def test_offline_mode(self, tmp_path: Path) -> None:
         outcome = fetch("http://127.0.0.1:1", tmp_path, HF_HUB_OFFLINE="1")
