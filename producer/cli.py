@@ -5,7 +5,7 @@ import sys
 import traceback
 import webbrowser
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -118,7 +118,7 @@ def run(
         else:
             request = _request(source or "", settings, **options)
             prepared = _prepare(request, settings)
-            require_encoder(request.encoder, device, fetch=True)
+            _say_notes(require_encoder(request.encoder, device, fetch=True))
             status = run_job(prepared, store, settings, make_display(), device)
     return _finish(status, as_json, open_it)
 
@@ -154,7 +154,7 @@ def submit(source: str, as_json: bool, **options: Any) -> int:
     settings = Settings.from_environment()
     prepared = _prepare(_request(source, settings, **options), settings)
     if settings.broker_url is None:
-        require_encoder(prepared.request.encoder)  # the workers are on this machine too
+        _say_notes(require_encoder(prepared.request.encoder))  # the workers are on this machine too
     with _store(settings) as store, broker(settings):
         job = store_job(prepared, store, settings)
         send_unfinished(store, Queue(settings), job.id)
@@ -331,15 +331,18 @@ def _prepare(request: "Request", settings: Settings) -> "Prepared":
     from .submit import prepare
 
     prepared = prepare(request, settings)
+    _say_notes(prepared.notes[key] for key in ("source", "encoder") if key in prepared.notes)
     for line in _found_lines(prepared):
         click.echo(_plain(line), err=True)
     return prepared
 
 
+def _say_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        click.echo(_plain(f"Note: {note}"), err=True)
+
+
 def _found_lines(prepared: "Prepared") -> Iterator[str]:
-    for key in ("source", "encoder"):
-        if key in prepared.notes:
-            yield f"Note: {prepared.notes[key]}"
     scans, ignored = prepared.labelled.scans, prepared.found.ignored
     counts = Counter(scan.label for scan in scans)
     parts = [f"{counts[label]} {label or 'unlabelled'}" for label in sorted(counts, key=str, reverse=True)]

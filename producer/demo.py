@@ -1,7 +1,7 @@
 """What `make demo` runs: the real data set and CLIP where they can be had, else what comes along, said aloud."""
 
 from ..models.encoders import OFFLINE_ENCODER, EncoderSpec, parse_encoder
-from ..models.errors import DatasetError, EncoderError
+from ..models.errors import HubUnreachableError, KaggleUnreachableError
 from ..models.settings import Settings
 from .datasets import resolve
 from .local import require_encoder
@@ -28,7 +28,7 @@ def _source(settings: Settings, notes: dict[str, str]) -> str:
     try:
         resolve(KAGGLE_SOURCE, settings)
         return KAGGLE_SOURCE
-    except DatasetError as error:
+    except KaggleUnreachableError as error:
         notes["source"] = (
             f"the built-in sample, drawn by the program, stands in for the Kaggle data set: {_reason(error)}"
         )
@@ -40,7 +40,7 @@ def _encoder(notes: dict[str, str]) -> EncoderSpec:
     try:
         require_encoder(encoder, fetch=True)
         return encoder
-    except EncoderError as error:
+    except HubUnreachableError as error:
         notes["encoder"] = f"the offline encoder {OFFLINE_ENCODER} stands in for {encoder.model}: {_reason(error)}"
         return parse_encoder(OFFLINE_ENCODER)
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..models.encoders import EncoderSpec
-from ..models.errors import EncoderError, ScanomalyError
+from ..models.errors import EncoderError, HubUnreachableError, ScanomalyError
 from ..models.queue import Queue
 from ..models.reconcile import send_unfinished
 from ..models.settings import Settings
@@ -146,17 +146,25 @@ def ask_worker(encoder: EncoderSpec, device: str | None = None, fetch: bool = Fa
     return answer
 
 
-def require_encoder(encoder: EncoderSpec, device: str | None = None, fetch: bool = False) -> None:
+def require_encoder(encoder: EncoderSpec, device: str | None = None, fetch: bool = False) -> list[str]:
     """Find out now, not in a worker, that an encoder cannot be loaded.
 
+    Returns:
+        What who chose this encoder should know.
+
     Raises:
-        EncoderError: its weights are not here and cannot be fetched, with the ways out.
+        HubUnreachableError: its weights are not here and cannot be fetched, with the ways out.
+        EncoderError: it cannot be loaded for another reason.
     """
     if encoder.offline or encoder.weights_file is not None:
-        return  # nothing to fetch; the worker loads the file, and the job says what is wrong with it
+        return []  # nothing to fetch; the worker loads the file, and the job says what is wrong with it
     answer = ask_worker(encoder, device, fetch)
+    if answer["error_type"] == HubUnreachableError.__name__:
+        raise HubUnreachableError(answer["error"])
     if not answer["ok"]:
         raise EncoderError(answer["error"])
+    remarks: list[str] = answer["remarks"]
+    return remarks
 
 
 def rebuild_report(job_id: str, folder: Path | None) -> None:

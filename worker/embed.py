@@ -2,16 +2,21 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..models.encoders import EncoderSpec
+from ..models.errors import EncoderError
 from ..models.queue import Queue
 from ..models.records import Batch, ScanResult
 from ..models.settings import Settings
 from ..models.states import FailureKind
 from ..models.store import Store
-from .encoding.pipeline import Pipeline
+from .encoding.pipeline import LazyEncoder, Pipeline
+
+if TYPE_CHECKING:
+    from .encoding.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +28,7 @@ class Embedder:
         self._store = store
         self._queue = queue
         self._settings = settings
-        self._loaded: tuple[EncoderSpec, Pipeline] | None = None
+        self._current: tuple[EncoderSpec, Pipeline] | None = None
 
     def embed(self, batch_id: int) -> None:
         """Embed a batch, write what became of it, and when it was the job's last one, have the job scored.
@@ -50,24 +55,31 @@ class Embedder:
             self._queue.aggregate(batch.job_id)
 
     def _results(self, batch: Batch) -> tuple[list[ScanResult], dict[str, bytes]]:
-        embedded = self._pipeline(batch.encoder).embed(
-            batch.scans,
-            Path(batch.root),
-            lambda sha256: self._store.has_embedding(sha256, batch.encoder.key),
-        )
+        try:
+            embedded = self._pipeline(batch.encoder).embed(
+                batch.scans,
+                Path(batch.root),
+                lambda sha256: self._store.has_embedding(sha256, batch.encoder.key),
+            )
+        except EncoderError:
+            self._current = None  # the next job with it tries again
+            raise
         vectors = {sha256: vector.astype(np.dtype("<f4")).tobytes() for sha256, vector in embedded.vectors.items()}
         return embedded.results, vectors
 
     def _pipeline(self, spec: EncoderSpec) -> Pipeline:
-        if self._loaded is None or self._loaded[0] != spec:
-            from .encoding.encoder import load_encoder  # torch: only a process that encodes pays for it
+        if self._current is None or self._current[0] != spec:
+            self._current = None  # the old encoder's memory is free before the new one is loaded
+            encoder = LazyEncoder(lambda: self._load(spec))
+            self._current = (spec, Pipeline(encoder, self._settings.decode_threads, self._settings.max_pixels))
+        return self._current[1]
 
-            self._loaded = None  # the old encoder's memory is free before the new one is loaded
-            encoder = load_encoder(spec, self._settings.device, self._settings.hub_seconds)
-            logger.info("encoder %s on %s", encoder.key, encoder.device)
-            pipeline = Pipeline(encoder, self._settings.decode_threads, self._settings.max_pixels)
-            self._loaded = (spec, pipeline)
-        return self._loaded[1]
+    def _load(self, spec: EncoderSpec) -> "Encoder":
+        from .encoding.encoder import load_encoder  # torch: only a process that encodes pays for it
+
+        encoder = load_encoder(spec, self._settings.device, self._settings.hub_seconds)
+        logger.info("encoder %s on %s", encoder.key, encoder.device)
+        return encoder
 
 
 def _give_up(batch: Batch) -> list[ScanResult]:

@@ -1,6 +1,7 @@
 """Read → decode → encode: threads prepare the next scans while the encoder computes."""
 
 import hashlib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,10 +42,31 @@ class _Prepared:
     pixels: "torch.Tensor | None"
 
 
+class LazyEncoder:
+    """An encoder that is loaded when the first scan needs it: never, where every embedding is known already."""
+
+    def __init__(self, load: "Callable[[], Encoder]") -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._begun = False
+        self._loaded: Future[Encoder] = Future()
+
+    def __call__(self) -> "Encoder":
+        """The encoder. The first of several threads loads it, and the others wait; an error is the same for all."""
+        with self._lock:
+            first, self._begun = not self._begun, True
+        if first:
+            try:
+                self._loaded.set_result(self._load())
+            except BaseException as error:
+                self._loaded.set_exception(error)
+        return self._loaded.result()
+
+
 class Pipeline:
     """Embeds the scans of a batch with one encoder."""
 
-    def __init__(self, encoder: "Encoder", threads: int, max_pixels: int) -> None:
+    def __init__(self, encoder: LazyEncoder, threads: int, max_pixels: int) -> None:
         self._encoder = encoder
         self._threads = threads
         self._max_pixels = max_pixels
@@ -56,6 +78,9 @@ class Pipeline:
             scans: the scans.
             root: the folder that their paths are relative to.
             is_known: whether a content with this digest has an embedding already; called from several threads.
+
+        Raises:
+            EncoderError: the encoder cannot be loaded.
         """
 
         def prepare(scan: BatchScan) -> _Prepared | ScanResult:
@@ -64,7 +89,7 @@ class Pipeline:
                 digest = hashlib.sha256(data).hexdigest()
                 if is_known(digest):
                     return _Prepared(scan.id, digest, None)
-                return _Prepared(scan.id, digest, self._encoder.preprocess(decode(data, self._max_pixels)))
+                return _Prepared(scan.id, digest, self._encoder().preprocess(decode(data, self._max_pixels)))
             except ImageFailure as failure:
                 return ScanResult(scan.id, failure=failure.kind, detail=failure.detail)
 
@@ -88,7 +113,7 @@ class Pipeline:
     def _encode(self, pixels: "dict[str, torch.Tensor]") -> dict[str, np.ndarray]:
         if not pixels:
             return {}
-        return dict(zip(pixels, self._encoder.encode(list(pixels.values())), strict=True))
+        return dict(zip(pixels, self._encoder().encode(list(pixels.values())), strict=True))
 
 
 def _fail_the_infinite(results: list[ScanResult], vectors: dict[str, np.ndarray]) -> Embedded:
@@ -111,9 +136,13 @@ def _fail_the_infinite(results: list[ScanResult], vectors: dict[str, np.ndarray]
 def _ahead(pool: ThreadPoolExecutor, function: Callable[[_T], _R], items: Iterable[_T], depth: int) -> Iterator[_R]:
     """`pool.map` that holds at most `depth` results, so that a batch of any size fits into memory."""
     futures: deque[Future[_R]] = deque()
-    for item in items:
-        futures.append(pool.submit(function, item))
-        if len(futures) >= depth:
+    try:
+        for item in items:
+            futures.append(pool.submit(function, item))
+            if len(futures) >= depth:
+                yield futures.popleft().result()
+        while futures:
             yield futures.popleft().result()
-    while futures:
-        yield futures.popleft().result()
+    finally:
+        for future in futures:  # after an error, nobody waits for the rest
+            future.cancel()
