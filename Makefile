@@ -12,7 +12,7 @@ demo: $(VENV)/worker
 install: $(VENV)/worker
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/test
 	$(BIN)/ruff check

@@ -28,7 +28,8 @@ class Scanomaly:
     def __init__(self, home: Path, **variables: str) -> None:
         self.home = home
         cleared = {name: value for name, value in os.environ.items() if not name.startswith("SCANOMALY_")}
-        self.environment = cleared | {"SCANOMALY_HOME": str(home)} | variables
+        # Several workers share these cores: each with a thread for every core, they would wait for one another.
+        self.environment = cleared | {"SCANOMALY_HOME": str(home), "OMP_NUM_THREADS": "1"} | variables
 
     def __call__(self, *arguments: str | Path, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and check its exit code."""

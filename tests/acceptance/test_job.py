@@ -223,9 +223,10 @@ def test_a_worker_ends_with_the_command_that_started_it(scanomaly: Scanomaly, dr
 
 
 def test_a_killed_child_has_its_batch_done_again(scanomaly: Scanomaly, drawn: Path) -> None:
-    job = scanomaly("submit", drawn, *OFFLINE, "--batch-size", "1").stdout.strip()
+    job = scanomaly("submit", drawn, *OFFLINE, "--batch-size", "12").stdout.strip()
     with scanomaly.started("worker"):
-        scanomaly.wait(job, lambda status: status["scans"]["embedded"] >= 2)
+        # The first batch is begun, and takes the seconds that torch takes to load.
+        scanomaly.wait(job, lambda status: status["batches"]["running"] == 1)
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 command = (entry / "cmdline").read_bytes()

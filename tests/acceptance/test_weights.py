@@ -1,0 +1,60 @@
+"""The whole way with a CLIP checkpoint against the reference method's own loop."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+
+from .conftest import Scanomaly
+
+
+def reference_loop(checkpoint: Path, paths: list[Path]) -> np.ndarray:
+    """One image at a time, fp32: (n, 512) float32 unit vectors."""
+    model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32", pretrained=str(checkpoint))
+    model.eval()
+    vectors = []
+    with torch.no_grad():
+        for path in paths:
+            features = model.encode_image(preprocess(Image.open(path).convert("RGB")).unsqueeze(0))
+            vectors.append((features / features.norm(dim=-1, keepdim=True)).squeeze(0).numpy())
+    return np.stack(vectors)
+
+
+def distances(vectors: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    return 1 - vectors @ reference / np.linalg.norm(reference)
+
+
+def test_every_score_equals_the_reference_loop(served: Scanomaly, brain_mri: Path, tmp_path: Path) -> None:
+    for label in ("no", "yes"):
+        (tmp_path / "scans" / label).mkdir(parents=True)
+        kinds: dict[tuple[str, str | None], int] = {}
+        for path in sorted((brain_mri / label).iterdir()):
+            with Image.open(path) as image:  # two of each format and mode: RGB, grey, RGBA, palette
+                kind = (image.mode, image.format)
+            kinds[kind] = kinds.get(kind, 0) + 1
+            if kinds[kind] <= (8 if kind == ("RGB", "JPEG") else 2):
+                shutil.copy(path, tmp_path / "scans" / label / path.name)
+    checkpoint = tmp_path / "vit-b-32.pt"
+    torch.manual_seed(7)
+    torch.save(open_clip.create_model("ViT-B-32").state_dict(), checkpoint)
+
+    served.job(tmp_path / "scans", "--weights", checkpoint, "--out", tmp_path / "out")
+    with open(tmp_path / "out" / "scores.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    vectors = reference_loop(checkpoint, [tmp_path / "scans" / row["path"] for row in rows])
+    checkpoint.unlink()
+
+    normal = np.array([row["label"] == "normal" for row in rows])
+    in_sample = distances(vectors, vectors[normal].mean(axis=0))
+    left_out = in_sample.copy()
+    for index in np.flatnonzero(normal):
+        others = normal & np.array([row["sha256"] != rows[index]["sha256"] for row in rows])
+        left_out[index] = distances(vectors[[index]], vectors[others].mean(axis=0))[0]
+    assert len(rows) >= 16
+    assert np.ptp(in_sample) > 1e-3, "the images are too alike for the test to mean anything"
+    assert np.abs(np.array([float(row["score_in_sample"]) for row in rows]) - in_sample).max() < 1e-5
+    assert np.abs(np.array([float(row["score"]) for row in rows]) - left_out).max() < 1e-5
