@@ -60,7 +60,9 @@ class Database:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (exc.OperationalError, exc.InterfaceError) as error:
+        except exc.DBAPIError as error:
+            if isinstance(error, exc.IntegrityError | exc.ProgrammingError | exc.DataError):
+                raise  # not the database's fault, but ours
             reason = str(error.orig).strip().splitlines()[0]
             raise StoreUnreachableError(
                 f"the store {self.name} cannot be used ({reason}): check SCANOMALY_STORE_URL or unset it for SQLite"

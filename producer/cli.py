@@ -105,7 +105,6 @@ def run(
     SOURCE is a folder, `-` for paths on standard input, `kaggle:OWNER/NAME`, or `sample:` for scans that
     Scanomaly draws itself.
     """
-    from .local import require_encoder
     from .run import resume_job, run_job
     from .watch import make_display
 
@@ -118,7 +117,7 @@ def run(
         else:
             request = _request(source or "", settings, **options)
             prepared = _prepare(request, settings)
-            _say_notes(require_encoder(request.encoder, device, fetch=True))
+            _require_encoder(request.encoder, device, fetch=True)
             status = run_job(prepared, store, settings, make_display(), device)
     return _finish(status, as_json, open_it)
 
@@ -133,7 +132,7 @@ def demo(source: str | None) -> int:
     from .watch import make_display
 
     settings = Settings.from_environment()
-    request = demo_request(source, settings)
+    request = demo_request(source, settings, lambda text: click.echo(_plain(text), err=True))
     with _store(settings) as store:
         status = run_job(_prepare(request, settings), store, settings, make_display())
     return _finish(status, as_json=False, open_it=False)
@@ -148,13 +147,13 @@ def submit(source: str, as_json: bool, **options: Any) -> int:
     """Queue a job for the workers, and print its id."""
     from ..models.queue import Queue
     from ..models.reconcile import send_unfinished
-    from .local import broker, require_encoder
+    from .local import broker
     from .submit import store_job
 
     settings = Settings.from_environment()
     prepared = _prepare(_request(source, settings, **options), settings)
     if settings.broker_url is None:
-        _say_notes(require_encoder(prepared.request.encoder))  # the workers are on this machine too
+        _require_encoder(prepared.request.encoder)  # the workers are on this machine too
     with _store(settings) as store, broker(settings):
         job = store_job(prepared, store, settings)
         send_unfinished(store, Queue(settings), job.id)
@@ -335,6 +334,14 @@ def _prepare(request: "Request", settings: Settings) -> "Prepared":
     for line in _found_lines(prepared):
         click.echo(_plain(line), err=True)
     return prepared
+
+
+def _require_encoder(encoder: EncoderSpec, device: str | None = None, fetch: bool = False) -> None:
+    from .local import needs_hub, require_encoder
+
+    if needs_hub(encoder):
+        click.echo(f"Looking for the weights of {encoder.key}", err=True)
+        _say_notes(require_encoder(encoder, device, fetch))
 
 
 def _say_notes(notes: Iterable[str]) -> None:

@@ -1,5 +1,7 @@
 """What `make demo` runs: the real data set and CLIP where they can be had, else what comes along, said aloud."""
 
+from collections.abc import Callable
+
 from ..models.encoders import OFFLINE_ENCODER, EncoderSpec, parse_encoder
 from ..models.errors import HubUnreachableError, KaggleUnreachableError
 from ..models.settings import Settings
@@ -11,16 +13,19 @@ KAGGLE_SOURCE = "kaggle:navoneel/brain-mri-images-for-brain-tumor-detection"
 SAMPLE_SOURCE = "sample:"
 
 
-def demo_request(source: str | None, settings: Settings) -> Request:
+def demo_request(source: str | None, settings: Settings, say: Callable[[str], None]) -> Request:
     """Choose the source and the encoder, and note why where it is not the first choice.
 
     Args:
         source: what the user wants to see scored; None for the data set of the reference method.
         settings: the settings.
+        say: is told what takes a while.
     """
     notes: dict[str, str] = {}
     if source is None:
+        say(f"Looking for {KAGGLE_SOURCE}")
         source = _source(settings, notes)
+    say(f"Looking for the weights of {parse_encoder().key}")
     return Request(source=source, encoder=_encoder(notes), batch_size=settings.batch_size, notes=notes)
 
 

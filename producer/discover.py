@@ -7,11 +7,9 @@ from pathlib import Path
 
 from ..models.errors import SourceError, UsageError
 from ..models.records import IgnoredFile
+from ..models.reports import is_report
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"})
-
-#: A folder that holds all of these is a report of an earlier job, and its pictures are not scans.
-_REPORT_FILES = ("report.json", "scores.csv")
 
 
 @dataclass(frozen=True)
@@ -64,11 +62,6 @@ def find_in_list(lines: Iterable[str]) -> Found:
     return _sort_out("the list on standard input", root, zip(unique, reasons, strict=True))
 
 
-def is_report(folder: Path) -> bool:
-    """Whether a folder is a report of Scanomaly's, by the files in it."""
-    return all((folder / name).is_file() for name in _REPORT_FILES)
-
-
 def _sort_out(name: Path | str, root: Path, entries: Iterable[tuple[str, str | None]]) -> Found:
     paths: list[str] = []
     ignored: list[IgnoredFile] = []
@@ -99,8 +92,7 @@ def _walk(root: Path, folder: Path, walked: set[tuple[int, int]]) -> Iterator[tu
     except OSError as error:
         yield here.as_posix(), f"a folder that cannot be read ({error.strerror})"
         return
-    names = {entry.name for entry in entries}
-    if names.issuperset(_REPORT_FILES):
+    if is_report(folder):
         yield here.as_posix(), "a report of an earlier job"
         return
     for entry in entries:

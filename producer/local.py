@@ -146,6 +146,11 @@ def ask_worker(encoder: EncoderSpec, device: str | None = None, fetch: bool = Fa
     return answer
 
 
+def needs_hub(encoder: EncoderSpec) -> bool:
+    """Whether an encoder's weights come from the model hub: then `require_encoder` takes seconds to ask."""
+    return not encoder.offline and encoder.weights_file is None
+
+
 def require_encoder(encoder: EncoderSpec, device: str | None = None, fetch: bool = False) -> list[str]:
     """Find out now, not in a worker, that an encoder cannot be loaded.
 
@@ -156,7 +161,7 @@ def require_encoder(encoder: EncoderSpec, device: str | None = None, fetch: bool
         HubUnreachableError: its weights are not here and cannot be fetched, with the ways out.
         EncoderError: it cannot be loaded for another reason.
     """
-    if encoder.offline or encoder.weights_file is not None:
+    if not needs_hub(encoder):
         return []  # nothing to fetch; the worker loads the file, and the job says what is wrong with it
     answer = ask_worker(encoder, device, fetch)
     if answer["error_type"] == HubUnreachableError.__name__:

@@ -13,10 +13,11 @@ from ..models.errors import ReportError
 from ..models.queue import Queue
 from ..models.reconcile import send_unfinished
 from ..models.records import Job, NewJob
+from ..models.reports import is_report
 from ..models.settings import Settings
 from ..models.store import Store
 from .datasets import is_dataset, resolve
-from .discover import Found, find_in_folder, find_in_list, is_report
+from .discover import Found, find_in_folder, find_in_list
 from .labels import Labelled, label_scans
 
 

@@ -18,14 +18,7 @@ from ..models.states import JobState, Label
 from ..models.store import Store
 from .encoding.images import ImageFailure, decode, read_file, thumbnail
 from .reporting.evaluation import Evaluation, evaluate
-from .reporting.report import (
-    ReportCounts,
-    ReportData,
-    ReportFailure,
-    ReportScan,
-    ReportTimings,
-    write_report,
-)
+from .reporting.report import ReportCounts, ReportData, ReportTimings, write_report
 from .scoring.centroid import CentroidScorer
 
 logger = logging.getLogger(__name__)
@@ -126,8 +119,8 @@ class Aggregator:
             labels_note=job.notes.get("labels", ""),
             counts=_counts(job, progress),
             evaluation=evaluation,
-            scans=[ReportScan(**asdict(scan)) for scan in ranking],
-            failures=[ReportFailure(**asdict(failure)) for failure in self._store.failures(job.id)],
+            scans=ranking,
+            failures=self._store.failures(job.id),
             ignored=[(file.path, file.reason) for file in self._store.ignored(job.id)],
             warnings=warnings,
             timings=timings,

@@ -330,3 +330,9 @@ def test_a_store_that_cannot_be_used_is_one_line(url: str, error: type[Exception
         Store(url)
     assert "\n" not in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "store.sqlite").write_text("a shopping list, long enough to be read as a header of a page " * 20)
+    with pytest.raises(StoreUnreachableError, match="file is not a database"):
+        Store(f"sqlite:///{tmp_path / 'store.sqlite'}")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from scanomaly.models.errors import ReportError
+from scanomaly.models.records import Failure, RankedScan
 from scanomaly.models.states import Label
 from scanomaly.worker.reporting.evaluation import Evaluation, evaluate
 from scanomaly.worker.reporting.files import REPORT_FILES, is_report, whole_folder
@@ -20,8 +21,6 @@ from scanomaly.worker.reporting.page import render_page
 from scanomaly.worker.reporting.report import (
     ReportCounts,
     ReportData,
-    ReportFailure,
-    ReportScan,
     ReportTimings,
     write_report,
 )
@@ -50,7 +49,7 @@ def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportDa
     other = Label.ANOMALY if labelled else None
     labels = [other if index % 2 == 0 else Label.NORMAL for index in range(len(names))]
     scans = [
-        ReportScan(name, label, score, score - 0.01, f"{index:064x}")
+        RankedScan(name, label, score, score - 0.01, f"{index:064x}")
         for index, (name, label, score) in enumerate(zip(names, labels, scores, strict=True))
     ]
     evaluation = Evaluation()
@@ -154,7 +153,7 @@ class TestDocument:
 class TestTables:
     def test_scores_read_back_exactly(self, tmp_path: Path):
         data = make_data(HOSTILE_NAMES)
-        write_report(replace(data, scans=[*data.scans, ReportScan("x", None, 1 / 3, 0.1, "ff")]), tmp_path / "r")
+        write_report(replace(data, scans=[*data.scans, RankedScan("x", None, 1 / 3, 0.1, "ff")]), tmp_path / "r")
         header, *rows = read_csv(tmp_path / "r" / "scores.csv")
         assert header == ["rank", "path", "label", "score", "score_in_sample", "sha256"]
         assert [int(row[0]) for row in rows] == list(range(1, len(HOSTILE_NAMES) + 2))
@@ -164,7 +163,7 @@ class TestTables:
         assert {row[2] for row in rows} == {"normal", "anomaly", ""}
 
     def test_failures_and_ignored_files(self, tmp_path: Path):
-        failure = ReportFailure("a\nb.jpg", "not_an_image", 'It says "hello".')
+        failure = Failure("a\nb.jpg", "not_an_image", 'It says "hello".')
         write_report(replace(make_data(), failures=[failure], ignored=[("a,b.txt", "no image")]), tmp_path / "r")
         assert read_csv(tmp_path / "r" / "failures.csv") == [
             ["path", "kind", "detail"],
@@ -232,7 +231,7 @@ class TestPage:
                 labels_note=text,
                 source_note=text,
                 encoder_note=text,
-                failures=[ReportFailure(text, "missing", text)],
+                failures=[Failure(text, "missing", text)],
                 ignored=[(text, text)],
                 warnings=[text],
             )
@@ -262,7 +261,7 @@ class TestPage:
 
     def test_long_lists_are_cut_and_say_so(self):
         ignored = [(f"{index}.txt", "not an image") for index in range(1234)]
-        failures = [ReportFailure(f"{index}.png", "empty", "The file is empty.") for index in range(201)]
+        failures = [Failure(f"{index}.png", "empty", "The file is empty.") for index in range(201)]
         page = page_of(replace(make_data(), ignored=ignored, failures=failures))
         assert "and 1,034 more in ignored.csv" in page.text
         assert "and 1 more in failures.csv" in page.text

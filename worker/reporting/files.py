@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...models.errors import ReportError
-
-#: A folder that holds both of these files *is* a report, and may be replaced by one. No other rule anywhere.
-REPORT_MARKERS = ("report.json", "scores.csv")
+from ...models.reports import is_report
 
 #: Every file that a report may consist of. What else lies in its folder was put there by a person, and stays.
 REPORT_FILES = (
@@ -23,11 +21,6 @@ REPORT_FILES = (
     "histogram.png",
     "roc.png",
 )
-
-
-def is_report(folder: Path) -> bool:
-    """Whether the folder is a report: see `REPORT_MARKERS`."""
-    return all((folder / name).is_file() for name in REPORT_MARKERS)
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ...models.states import Label
+
 if TYPE_CHECKING:  # for its type only: report.py is the one that calls this module
     from .report import ReportData
 
@@ -47,8 +49,8 @@ def render_page(data: "ReportData", histogram: bytes, roc: bytes | None) -> str:
         .get_template("report.html")
         .render(
             data=data,
-            anomalies=labels.count("anomaly"),
-            normals=labels.count("normal"),
+            anomalies=labels.count(Label.ANOMALY),
+            normals=labels.count(Label.NORMAL),
             unlabelled=labels.count(None),
             cards=list(_cards(data)),
             histogram=_data_uri("image/png", histogram),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ...models.records import Failure, RankedScan
 from .evaluation import Evaluation
 from .files import whole_folder, write_csv
 from .page import render_page
@@ -18,26 +19,6 @@ SCORER = "centroid"
 SCORES_COLUMNS = ("rank", "path", "label", "score", "score_in_sample", "sha256")
 FAILURES_COLUMNS = ("path", "kind", "detail")
 IGNORED_COLUMNS = ("path", "reason")
-
-
-@dataclass(frozen=True)
-class ReportScan:
-    """One scored scan. `score` is the headline (normals leave-one-out), `label` is normal, anomaly or None."""
-
-    path: str
-    label: str | None
-    score: float
-    score_in_sample: float
-    sha256: str
-
-
-@dataclass(frozen=True)
-class ReportFailure:
-    """One scan without a score: `kind` is a FailureKind, `detail` a sentence for a person."""
-
-    path: str
-    kind: str
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -92,8 +73,8 @@ class ReportData:
     labels_note: str
     counts: ReportCounts
     evaluation: Evaluation
-    scans: Sequence[ReportScan]
-    failures: Sequence[ReportFailure]
+    scans: Sequence[RankedScan]
+    failures: Sequence[Failure]
     ignored: Sequence[tuple[str, str]]
     warnings: Sequence[str]
     timings: ReportTimings
@@ -132,14 +113,14 @@ def write_report(data: ReportData, folder: Path) -> None:
         (staging / "report.json").write_text(document + "\n", encoding="utf-8", errors="backslashreplace")
 
 
-def _score_groups(scans: Sequence[ReportScan]) -> dict[str, list[float]]:
+def _score_groups(scans: Sequence[RankedScan]) -> dict[str, list[float]]:
     groups: dict[str, list[float]] = {"normal": [], "anomaly": [], "unlabelled": []}
     for scan in scans:
         groups[scan.label or "unlabelled"].append(scan.score)
     return groups
 
 
-def _score_rows(scans: Sequence[ReportScan]) -> Iterator[tuple[int, str, str, float, float, str]]:
+def _score_rows(scans: Sequence[RankedScan]) -> Iterator[tuple[int, str, str, float, float, str]]:
     for rank, scan in enumerate(scans, start=1):
         yield rank, scan.path, scan.label or "", float(scan.score), float(scan.score_in_sample), scan.sha256
 
