@@ -1,7 +1,7 @@
 # One image for every part: `scanomaly worker`, `scanomaly submit`, …
 FROM python:3.12-slim
 
-RUN useradd --create-home --uid 1000 scanomaly && mkdir /scans /reports && chown scanomaly /scans /reports
+RUN useradd --create-home --uid 1000 scanomaly && install -d -o scanomaly /scans /home/scanomaly/data /home/scanomaly/.cache
 WORKDIR /opt/scanomaly
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY models models

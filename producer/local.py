@@ -82,7 +82,7 @@ class WorkerProcess:
         self._process.stdin.close()  # the sign to stop: see worker/__main__.py
         try:
             self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         if error is None:

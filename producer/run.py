@@ -53,13 +53,21 @@ def _run(
         with _sigterm_as_interrupt(), broker(settings), WorkerProcess(settings, device) as worker:
             job = job_of()
             send_unfinished(store, Queue(settings), job.id)
-            return follow(store, job.id, display, worker.check)
+            return _follow(store, job.id, display, worker)
     except KeyboardInterrupt:
         if job is None:
             raise
         raise StoppedError(
             f"stopped; the job stays, and `scanomaly run --resume {job.id}` or any worker finishes it"
         ) from None
+
+
+def _follow(store: Store, job_id: str, display: Display, worker: WorkerProcess) -> JobStatus:
+    try:
+        return follow(store, job_id, display, worker.check)
+    except KeyboardInterrupt:
+        display.say("Stopping after the running batch; Ctrl-C again stops at once")
+        raise
 
 
 @contextmanager

@@ -83,7 +83,11 @@ class JobStatus:
                 "remaining": job.scans - self.finished_scans,
             },
             "ignored": job.ignored,
-            "batches": {"total": progress.batches, "running": progress.running, "done": progress.finished},
+            "batches": {
+                "total": progress.batches,
+                "running": 0 if job.state.ended else progress.running,
+                "done": progress.finished,
+            },
             "images_per_second": self.images_per_second,
             "eta_seconds": self.eta_seconds,
             "error": job.error,

@@ -191,7 +191,7 @@ def test_submit_worker_and_status_are_three_terminals(scanomaly: Scanomaly, draw
 def test_ctrl_c_stops_everything_and_the_job_can_be_resumed(scanomaly: Scanomaly, drawn: Path) -> None:
     with scanomaly.started("run", drawn, *OFFLINE, "--batch-size", "1") as process:
         deadline = time.monotonic() + 120
-        while not (jobs := scanomaly.json("jobs")["jobs"]) or jobs[0]["scans"]["embedded"] < 3:
+        while not (jobs := scanomaly.json("jobs")["jobs"]) or jobs[0]["batches"]["running"] < 1:
             assert time.monotonic() < deadline
             time.sleep(0.5)
         process.send_signal(signal.SIGINT)
