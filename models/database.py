@@ -87,8 +87,7 @@ class Database:
 
         if self.dialect == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_POSTGRES_LOCK})"))
-        if _schema_version(connection) is not None:
-            return  # another process was faster
+        # Where another process was faster, Alembic finds its tables, and does nothing.
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
         command.upgrade(config, "head")

@@ -139,6 +139,16 @@ def test_a_batch_delivered_twice_is_written_once(store: Store) -> None:
     assert [scan.vector for page in store.vectors("abcdef") for scan in page] == [b"1111"]
 
 
+def test_two_workers_with_the_same_content_keep_the_first_vector(store: Store) -> None:
+    batches = [store.begin_batch(store.unfinished_batches(add_job(store, job))[0]) for job in ("one", "two")]
+    for number, batch in enumerate(batches):
+        assert batch is not None
+        results = [ScanResult(scan.id, sha256="a" * 64) for scan in batch.scans]
+        store.finish_batch(batch, results, {"a" * 64: bytes([number])})
+    vectors = {scan.vector for job in ("one", "two") for page in store.vectors(job) for scan in page}
+    assert vectors == {b"\0"}
+
+
 def test_exactly_one_of_many_workers_begins_the_scoring(store: Store) -> None:
     add_job(store)
     assert not store.begin_scoring("abcdef")
