@@ -146,3 +146,11 @@ def processes_of(home: Path) -> list[str]:
         if command and f"SCANOMALY_HOME={home}\0" in environment:
             found.append(command)
     return found
+
+
+def nothing_is_left(home: Path) -> bool:
+    """Whether all processes of a user are gone. One that was told to stop may take a moment to vanish."""
+    deadline = time.monotonic() + 5
+    while processes_of(home) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return processes_of(home) == []

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from ..conftest import missing
-from .conftest import OFFLINE, Scanomaly, processes_of, write_image
+from .conftest import OFFLINE, Scanomaly, nothing_is_left, processes_of, write_image
 
 DOCS = Path(__file__).parents[2] / "docs"
 REPORT_FILES = {
@@ -52,7 +52,7 @@ def test_a_folder_becomes_a_report(scanomaly: Scanomaly, drawn: Path, tmp_path: 
     check_schema(report, "report")
     assert report["counts"]["embedded"] == len(rows(out / "scores.csv")) == 24
     assert report["timings"]["scans_encoded"] == 24
-    assert processes_of(scanomaly.home) == []
+    assert nothing_is_left(scanomaly.home)
 
 
 def test_a_second_job_encodes_nothing(served: Scanomaly, scans: Path, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_submit_worker_and_status_are_three_terminals(scanomaly: Scanomaly, draw
         assert (status["scans"]["embedded"], status["exit_code"]) == (24, 0)
         assert first.poll() is None
     assert first.returncode == 0
-    assert processes_of(scanomaly.home) == []
+    assert nothing_is_left(scanomaly.home)
 
 
 def test_ctrl_c_stops_everything_and_the_job_can_be_resumed(scanomaly: Scanomaly, drawn: Path) -> None:
@@ -200,7 +200,7 @@ def test_ctrl_c_stops_everything_and_the_job_can_be_resumed(scanomaly: Scanomaly
     assert (scanomaly.home / "started.log").read_text().splitlines()[-1] == (
         f"scanomaly: stopped; the job stays, and `scanomaly run --resume {job}` or any worker finishes it"
     )
-    assert processes_of(scanomaly.home) == []
+    assert nothing_is_left(scanomaly.home)
     before = scanomaly.json("status", job)
     assert before["state"] == "embedding"
     status = scanomaly.json("run", "--resume", job)
@@ -219,7 +219,7 @@ def test_a_worker_ends_with_the_command_that_started_it(scanomaly: Scanomaly, dr
             assert time.monotonic() < deadline
             time.sleep(0.5)
     scanomaly("doctor", *OFFLINE)  # the next user of the broker is its last, and stops it
-    assert processes_of(scanomaly.home) == []
+    assert nothing_is_left(scanomaly.home)
 
 
 def test_a_killed_child_has_its_batch_done_again(scanomaly: Scanomaly, drawn: Path) -> None:
