@@ -7,6 +7,7 @@ from typing import Any
 
 from ..models.encoders import EncoderSpec
 from ..models.errors import ScanomalyError
+from ..models.queue import Queue
 from ..models.settings import Settings
 from ..models.store import Store
 from .local import ask_worker, broker
@@ -58,8 +59,6 @@ def _store(settings: Settings) -> str:
 
 
 def _broker(settings: Settings) -> str:
-    from ..models.queue import Queue
-
     with broker(settings):
         queue = Queue(settings)
         queue.check()

@@ -116,7 +116,7 @@ def status_lines(status: JobStatus) -> list[str]:
         f"Encoder   {job.encoder.key}",
         f"Scans     {job.scans}: {job.normal} normal, {job.anomaly} anomaly; {job.ignored} other files ignored",
         f"Progress  {progress.embedded} embedded, {progress.failed} failed, "
-        f"{job.scans - status.finished_scans} to go" + _speed(status),
+        f"{job.scans - status.finished_scans} to go" + speed_text(status, "; "),
     ]
     if job.error:
         lines.append(f"Error     {job.error}")
@@ -151,11 +151,12 @@ def _auroc(result: dict[str, Any]) -> str:
     )
 
 
-def _speed(status: JobStatus) -> str:
+def speed_text(status: JobStatus, before: str) -> str:
+    """The speed and the time left, with `before` in front; nothing while the speed is not known."""
     if status.images_per_second is None:
         return ""
     eta = "" if status.eta_seconds is None else f", {status.eta_seconds:.0f} s left"
-    return f"; {status.images_per_second:.1f} images/s{eta}"
+    return f"{before}{status.images_per_second:.1f} images/s{eta}"
 
 
 def _iso(moment: datetime | None) -> str | None:

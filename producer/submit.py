@@ -13,7 +13,7 @@ from ..models.errors import ReportError
 from ..models.queue import Queue
 from ..models.reconcile import send_unfinished
 from ..models.records import Job, NewJob
-from ..models.reports import is_report
+from ..models.reports import check_replaceable
 from ..models.settings import Settings
 from ..models.store import Store
 from .datasets import is_dataset, resolve
@@ -114,19 +114,12 @@ def check_report_folder(folder: Path, is_ours: bool) -> None:
     Raises:
         ReportError: the folder is a file, holds something else than a report, or cannot be written.
     """
-    if folder.exists():
-        if not folder.is_dir():
-            raise ReportError(f"{folder} is a file: name a folder for the report with --out")
-        if any(folder.iterdir()) and not is_report(folder):
-            raise ReportError(
-                f"{folder} holds other files: name a new or an empty folder for the report with --out"
-            )
-    if not is_ours:
-        return
     parent = Path(os.path.abspath(folder)).parent
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryDirectory(dir=parent, prefix=".scanomaly-report-").cleanup()
+        check_replaceable(folder)
+        if is_ours:
+            parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryDirectory(dir=parent, prefix=".scanomaly-report-").cleanup()
     except OSError as error:
         raise ReportError(
             f"the report folder {folder} cannot be written ({error.strerror}): name another with --out"

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ..models.states import JobState
 from ..models.store import Store
-from .status import JobStatus, job_status
+from .status import JobStatus, job_status, speed_text
 
 _POLL_SECONDS = 0.3
 _LINE_SECONDS = 10.0
@@ -93,12 +93,7 @@ class _Lines:
         new_stage = self._last is None or self._last[0] != seen[0]
         if new_stage or (self._last != seen and now - self._last_at >= _LINE_SECONDS):
             self._last, self._last_at = seen, now
-            self.say(f"{_STAGES[seen[0]]}: {seen[1]} of {status.job.scans} images{self._speed(status)}")
-
-    @staticmethod
-    def _speed(status: JobStatus) -> str:
-        speed = "" if status.images_per_second is None else f", {status.images_per_second:.1f} images/s"
-        return speed + ("" if status.eta_seconds is None else f", {status.eta_seconds:.0f} s left")
+            self.say(f"{_STAGES[seen[0]]}: {seen[1]} of {status.job.scans} images{speed_text(status, ', ')}")
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -14,9 +14,10 @@ import pytest
 
 from scanomaly.models.errors import ReportError
 from scanomaly.models.records import Failure, RankedScan
+from scanomaly.models.reports import is_report
 from scanomaly.models.states import Label
 from scanomaly.worker.reporting.evaluation import Evaluation, evaluate
-from scanomaly.worker.reporting.files import REPORT_FILES, is_report, whole_folder
+from scanomaly.worker.reporting.files import REPORT_FILES, whole_folder
 from scanomaly.worker.reporting.page import render_page
 from scanomaly.worker.reporting.report import (
     ReportCounts,

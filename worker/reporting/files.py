@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...models.errors import ReportError
-from ...models.reports import is_report
+from ...models.reports import check_replaceable
 
 #: Every file that a report may consist of. What else lies in its folder was put there by a person, and stays.
 REPORT_FILES = (
@@ -37,7 +37,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """
     try:
         target = folder.resolve()  # a link to a folder stays a link
-        _check_replaceable(target)
+        _check_target(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = target.parent / f".scanomaly-report-{uuid.uuid4().hex}"
         staging.mkdir()
@@ -45,7 +45,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise _unwritable(folder, error) from error
     try:
         yield staging
-        _check_replaceable(target)  # again: writing may have taken minutes
+        _check_target(target)  # again: writing may have taken minutes
         _put_in_place(staging, target)
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -53,17 +53,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _check_replaceable(target: Path) -> None:
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise ReportError(f"{target} is a file: name a folder for the report with --out")
+def _check_target(target: Path) -> None:
     if os.path.ismount(target):
-        raise ReportError(f"{target} is a mount point and cannot be replaced: name a folder in it with --out")
-    if any(target.iterdir()) and not is_report(target):
         raise ReportError(
-            f"{target} holds files that are not a Scanomaly report: name a new or empty folder with --out"
+            f"{target} is a mount point, which cannot be replaced: name a folder inside it with --out"
         )
+    check_replaceable(target)
 
 
 def _put_in_place(staging: Path, target: Path) -> None:
