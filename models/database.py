@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, exc, func, make_url, select, text
 from sqlalchemy.orm import Session
 
-from .errors import StoreUnreachableError, UsageError
+from .errors import SchemaError, StoreUnreachableError, UsageError
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The newest migration. A test compares it with Alembic's own head; importing Alembic to ask takes too long."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -20,13 +21,22 @@ _POSTGRES_LOCK = 7_226_662_559
 
 
 class Database:
-    """Opens transactions, and makes the tables when they are not there."""
+    """Opens transactions, and makes the tables when they are not there.
 
-    def __init__(self, url: str) -> None:
+    Attributes:
+        schema_before: the schema's version when it was opened; None for a new store.
+    """
+
+    def __init__(self, url: str, upgrade: bool = False) -> None:
         """Connect.
 
+        Args:
+            url: SQLAlchemy's URL.
+            upgrade: bring an older schema to this program's version, instead of refusing it.
+
         Raises:
-            StoreUnreachableError: nothing answers at the URL, or its schema is of another version.
+            StoreUnreachableError: nothing answers at the URL.
+            SchemaError: the schema is older or newer than this program's.
             UsageError: the URL cannot be right.
         """
         self._engine = _engine(url)
@@ -35,11 +45,18 @@ class Database:
         # then writes fails at once when another has written in between, whatever the busy timeout is.
         self._writing_engine = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
         with self._errors():
-            self._ensure_schema()
+            self.schema_before = self._ensure_schema(upgrade)
 
     @property
     def dialect(self) -> str:
         return self._engine.dialect.name
+
+    def now(self, session: Session) -> datetime:
+        """The database's clock: the same for all machines that use it. SQLite's is this machine's."""
+        if self.dialect == "sqlite":
+            return datetime.now(UTC)
+        now: datetime = session.scalars(select(func.clock_timestamp())).one()
+        return now
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -68,29 +85,35 @@ class Database:
                 f"the store {self.name} cannot be used ({reason}): check SCANOMALY_STORE_URL or unset it for SQLite"
             ) from error
 
-    def _ensure_schema(self) -> None:
+    def _ensure_schema(self, upgrade: bool) -> str | None:
         with self._engine.connect() as connection:
             version = _schema_version(connection)
-        if version is None:
-            with self._writing_engine.begin() as connection:
-                self._create_schema(connection)
-                version = _schema_version(connection)
-        if version != SCHEMA_VERSION:
-            raise StoreUnreachableError(
-                f"the store {self.name} has schema {version} and this program needs {SCHEMA_VERSION}: use the same "
-                "version of Scanomaly everywhere"
+        if version is None or (upgrade and version < SCHEMA_VERSION):
+            self._migrate()
+        elif version < SCHEMA_VERSION:
+            raise SchemaError(
+                f"the store {self.name} has schema {version}, older than this program's {SCHEMA_VERSION}: stop the "
+                "workers of the older version and run `scanomaly store upgrade`"
             )
+        elif version > SCHEMA_VERSION:
+            raise SchemaError(
+                f"the store {self.name} has schema {version}, newer than this program's {SCHEMA_VERSION}: install "
+                "the newer Scanomaly here"
+            )
+        return version
 
-    def _create_schema(self, connection: Connection) -> None:
+    def _migrate(self) -> None:
+        """Bring the schema to this program's version, in one transaction; nothing happens where it is there."""
         from alembic import command
         from alembic.config import Config
 
-        if self.dialect == "postgresql":
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_POSTGRES_LOCK})"))
-        # Where another process was faster, Alembic finds its tables, and does nothing.
-        config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-        command.upgrade(config, "head")
+        with self._writing_engine.begin() as connection:
+            if self.dialect == "postgresql":
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_POSTGRES_LOCK})"))
+            # Where another process was faster, Alembic finds its tables, and does nothing.
+            config = Config(attributes={"connection": connection})
+            config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+            command.upgrade(config, "head")
 
 
 def _schema_version(connection: Connection) -> str | None:

@@ -1,7 +1,9 @@
 """Names an encoder exactly, without loading it."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +13,8 @@ DEFAULT_ENCODER = "ViT-B-32"
 OFFLINE_ENCODER = "efficientnet_lite0"
 PRECISIONS = ("fp32", "bf16", "fp16")
 PREPROCESSING_VERSION = 1
+PLUGINS = "scanomaly.encoders"
+"""The group of entry points by which another package brings an encoder: see `worker/encoding/plugins.py`."""
 
 _DEFAULT_TAGS = {"ViT-B-32": "laion2b_s34b_b79k"}
 # The start of the checkpoint's digest, as its own file name has it.
@@ -42,19 +46,33 @@ class EncoderSpec:
         return self.library == "timm"
 
     @property
+    def hub(self) -> bool:
+        """Whether the weights come from the model hub."""
+        return self.library == "open_clip" and self.weights_file is None
+
+    @property
+    def plugin(self) -> bool:
+        """Whether another installed package brings the encoder."""
+        return self.library == "plugin"
+
+    def at(self, local_path: Callable[[str], Path]) -> "EncoderSpec":
+        """The same encoder on a machine where the weights file has another path."""
+        return self if self.weights_file is None else replace(self, weights_file=str(local_path(self.weights_file)))
+
+    @property
     def options(self) -> list[str]:
         """The command-line options that name this encoder: `parse_encoder` reads them back."""
         name = OFFLINE_ENCODER if self.offline else self.model
         if self.weights_file is not None:
             return ["--encoder", name, "--weights", self.weights_file, "--precision", self.precision]
-        tag = "" if self.offline else f"/{self.weights}"
+        tag = f"/{self.weights}" if self.hub else ""
         return ["--encoder", name + tag, "--precision", self.precision]
 
 
 def parse_encoder(
     name: str = DEFAULT_ENCODER, weights_file: Path | None = None, precision: str = "fp32"
 ) -> EncoderSpec:
-    """Read an encoder's name: `efficientnet_lite0`, `MODEL` or `MODEL/TAG` of open_clip.
+    """Read an encoder's name: `efficientnet_lite0`, `MODEL` or `MODEL/TAG` of open_clip, or a plug-in's.
 
     Raises:
         UsageError: the name, or its combination with a weights file, cannot be right.
@@ -66,6 +84,10 @@ def parse_encoder(
             raise UsageError(f"{OFFLINE_ENCODER} has its own weights: leave out --weights or name another encoder")
         return EncoderSpec("timm", "tf_efficientnet_lite0", _OFFLINE_WEIGHTS, precision)
 
+    for plugin in plugins(name):
+        if weights_file is not None:
+            raise UsageError(f"{name} has its own weights: leave out --weights or name another encoder")
+        return EncoderSpec("plugin", name, plugin.dist.version if plugin.dist else "0", precision)
     model, _, tag = name.partition("/")
     _check_model(model)
     if weights_file is not None:
@@ -79,6 +101,11 @@ def parse_encoder(
     if not tag:
         raise UsageError(f"{model} has weights under several tags: name one as {model}/TAG, or give --weights FILE")
     return EncoderSpec("open_clip", model, tag, precision)
+
+
+def plugins(name: str) -> Iterator[EntryPoint]:
+    """The encoders of this name that other installed packages bring."""
+    yield from entry_points(group=PLUGINS, name=name)
 
 
 def file_digest(path: Path) -> str:

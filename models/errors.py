@@ -82,3 +82,9 @@ class StoreUnreachableError(ScanomalyError):
     """The store cannot be reached: check SCANOMALY_STORE_URL, or unset it to use SQLite."""
 
     exit_code = 69
+
+
+class SchemaError(ScanomalyError):
+    """The store was made by another version of Scanomaly."""
+
+    exit_code = 69

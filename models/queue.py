@@ -4,7 +4,12 @@ A message carries one id. Whoever gets it reads in the store what there is to do
 late or come twice.
 """
 
+import json
 import logging
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
@@ -12,7 +17,9 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from .errors import BrokerUnreachableError
+from .records import Call
 from .settings import Settings, hide_password
+from .states import Priority
 
 EMBED_TASK = "scanomaly.embed"
 AGGREGATE_TASK = "scanomaly.aggregate"
@@ -20,6 +27,12 @@ AGGREGATE_TASK = "scanomaly.aggregate"
 _EMBED_QUEUE = "scanomaly.embed"
 _AGGREGATE_QUEUE = "scanomaly.aggregate"
 _CONNECT_SECONDS = 5
+_DELIVERED_SECONDS = 10
+"""A call that was handed to a worker so long ago, and whose batch nobody has begun, counts as lost."""
+# Redis takes the lower number first. kombu keeps a list for each of these steps.
+_PRIORITIES = {Priority.HIGH: 0, Priority.NORMAL: 3, Priority.LOW: 6}
+# ValueError and KeyError: a URL that kombu cannot make sense of.
+_BROKER_ERRORS = (OperationalError, RedisError, OSError, ValueError, KeyError)
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -37,30 +50,31 @@ def make_celery(settings: Settings) -> Celery:
         task_queues={_EMBED_QUEUE: {}, _AGGREGATE_QUEUE: {}},
         task_default_queue=_EMBED_QUEUE,
         task_routes={AGGREGATE_TASK: {"queue": _AGGREGATE_QUEUE}},
-        # Acknowledged after the commit; a message whose process dies goes back to the queue. The attempts that
-        # the store counts bound how often.
+        # Acknowledged after the commit. A message whose process dies stays with Redis until the visibility timeout;
+        # nobody waits for that, because the store knows who held the batch, and it is called again.
         task_acks_late=True,
-        task_reject_on_worker_lost=True,
         # One message at a time: a prefetched one would wait behind this worker while another is idle.
         worker_prefetch_multiplier=1,
-        # CUDA does not survive a fork, so one spawned child; the parent stays responsive while it computes.
-        worker_pool="prefork",
-        worker_pool_start_method="spawn",
+        # The task runs in the process that `worker/supervisor.py` watches. A pool would be a second supervisor:
+        # one that holds a message for ever when its child dies between being handed it and saying so.
+        worker_pool="solo",
         worker_concurrency=1,
-        # Importing torch in the child can take longer than Celery's 4 seconds.
-        worker_proc_alive_timeout=120,
-        # SIGTERM: the running batch may end in this time; after it, it goes back to the queue.
-        worker_soft_shutdown_timeout=30,
+        # Looked for by the supervisor, which is the parent, not by one more timer in here.
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
         # The tasks are the only thing that writes to the log.
         worker_hijack_root_logger=False,
+        # For ever: the broker may come back at any time, and the jobs wait in the store.
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
         broker_connection_timeout=_CONNECT_SECONDS,
         broker_transport_options={
-            # After this long, a message that was neither acknowledged nor given back counts as lost. It must be
-            # longer than any batch takes; a duplicate costs time, not correctness.
-            "visibility_timeout": 900,
+            # After this long, a message that was neither acknowledged nor given back is delivered again. Only
+            # rubbish is left by then: a batch whose call got lost was called again long ago.
+            "visibility_timeout": 3600,
             "unacked_restore_interval": 30,
             "unacked_restore_throttle": 1,
+            "priority_steps": list(_PRIORITIES.values()),
             # A connection that died without a word must not leave a worker deaf.
             "socket_connect_timeout": _CONNECT_SECONDS,
             "socket_keepalive": True,
@@ -87,22 +101,47 @@ class Queue:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_SECONDS)
                 connection.default_channel.client.ping()
-        except (OperationalError, RedisError, OSError, ValueError, KeyError) as error:
+        except _BROKER_ERRORS as error:
             raise self._unreachable(error) from error
 
-    def embed(self, batch_id: int) -> None:
-        """Say that a batch waits to be embedded."""
-        self._send(EMBED_TASK, batch_id)
+    def embed(self, calls: Iterable[Call]) -> int:
+        """Say that batches wait to be embedded. Returns how many calls were sent."""
+        sent = 0
+        for call in calls:
+            self._send(EMBED_TASK, call.batch_id, call.priority)
+            sent += 1
+        return sent
 
-    def aggregate(self, job_id: str) -> None:
+    def aggregate(self, job_id: str, priority: Priority) -> None:
         """Say that a job waits to be scored."""
-        self._send(AGGREGATE_TASK, job_id)
+        self._send(AGGREGATE_TASK, job_id, priority)
 
-    def _send(self, task: str, argument: Any) -> None:
+    def alive(self) -> "AliveCalls":
+        """The calls that Redis still has: those that wait, and those that were handed to a worker a moment ago.
+
+        Raises:
+            BrokerUnreachableError: Redis does not answer.
+        """
+        try:
+            with self._app.connection_for_read() as connection:
+                channel = connection.default_channel
+                ids = [_call_id(message) for message in _messages(channel)]
+        except _BROKER_ERRORS as error:
+            raise self._unreachable(error) from error
+        calls = [call for call in ids if call is not None]
+        return AliveCalls(
+            frozenset(int(argument) for task, argument in calls if task == EMBED_TASK),
+            frozenset(argument for task, argument in calls if task == AGGREGATE_TASK),
+        )
+
+    def _send(self, task: str, argument: int | str, priority: Priority) -> None:
         try:
             self._app.send_task(
                 task,
                 args=[argument],
+                # By its id a call is recognised in Redis, where the arguments are wrapped deep.
+                task_id=f"{task}:{argument}:{secrets.token_hex(4)}",
+                priority=_PRIORITIES[priority],
                 retry_policy={
                     "max_retries": 3,
                     "interval_start": 0.2,
@@ -110,7 +149,7 @@ class Queue:
                     "interval_max": 1,
                 },
             )
-        except (OperationalError, RedisError, OSError) as error:
+        except _BROKER_ERRORS as error:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> BrokerUnreachableError:
@@ -119,3 +158,33 @@ class Queue:
             f"the broker {self.name} cannot be used ({reason}): check SCANOMALY_BROKER_URL, or unset it for the "
             "embedded one"
         )
+
+
+@dataclass(frozen=True)
+class AliveCalls:
+    """What calls Redis has: ids of batches to embed and of jobs to score."""
+
+    batches: frozenset[int]
+    jobs: frozenset[str]
+
+
+def _messages(channel: Any) -> Iterator[dict[str, Any]]:
+    """The messages that wait in kombu's lists, and those that it noted as delivered not long ago.
+
+    That is the layout of kombu's Redis transport, and has no interface: a test holds it to what is read here.
+    """
+    for queue in (_EMBED_QUEUE, _AGGREGATE_QUEUE):
+        for priority in channel.priority_steps:
+            for message in channel.client.lrange(channel._q_for_pri(queue, priority), 0, -1):
+                yield json.loads(message)
+    # The times there are of the workers' clocks; a clock that is off costs a call too many or a late one.
+    tags = channel.client.zrangebyscore(channel.unacked_index_key, time.time() - _DELIVERED_SECONDS, "+inf")
+    for entry in channel.client.hmget(channel.unacked_key, tags) if tags else []:
+        if entry is not None:
+            yield json.loads(entry)[0]
+
+
+def _call_id(message: dict[str, Any]) -> tuple[str, str] | None:
+    task, _, rest = str(message["headers"].get("id")).partition(":")
+    argument, _, _ = rest.rpartition(":")
+    return (task, argument) if argument else None

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from .encoders import EncoderSpec
-from .states import FailureKind, JobState, Label
+from .states import FailureKind, JobState, Label, Priority
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class NewJob:
     encoder: EncoderSpec
     batch_size: int
     notes: Mapping[str, str] = field(default_factory=dict)
+    priority: Priority = Priority.NORMAL
+    follow_links: bool = False
+    """Whether scans may lie outside the root, behind symbolic links."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Job:
     root: str
     report_folder: str
     encoder: EncoderSpec
+    priority: Priority
+    follow_links: bool
     notes: dict[str, str]
     scans: int
     normal: int
@@ -86,9 +91,37 @@ class Batch:
     id: int
     job_id: str
     root: str
+    follow_links: bool
     encoder: EncoderSpec
-    attempts: int
+    deaths: int
+    """How many workers died while they held it, or the larger batch that it was split off."""
     scans: tuple[BatchScan, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A wake-up call that is due: for a batch to be embedded."""
+
+    batch_id: int
+    priority: Priority
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker as its heartbeat describes it. `name` is new at every start."""
+
+    name: str
+    host: str
+    pid: int
+    device: str
+    version: str
+    started_at: datetime
+    beat_at: datetime
+    stopped_at: datetime | None
+    alive: bool
+    """Whether it has not stopped, and its heart beat not long ago by the store's clock."""
+    running: int
+    """How many batches, or jobs to score, it holds."""
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,20 @@ class Settings:
     decode_threads: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
     max_pixels: int = 100_000_000
     """A scan with more pixels fails as `too_large` before it is decoded."""
+    max_file_bytes: int = 2 * 1024**3
+    """A larger file fails as `too_large` before it is read."""
+    batch_memory: int = 2 * 1024**3
+    """Bytes that the files and pixels of a batch may take at one time, whatever the sizes of its images."""
+    scan_seconds: float = 300.0
+    """A worker that gets no scan of its batch done in this time is killed, as if the batch had crashed it."""
     max_attempts: int = 3
-    """How often a batch may be begun before its scans fail as `crashed_worker`."""
+    """How many workers may die with a scan, the last ones with it alone, before it fails as `crashed_worker`."""
+    grace_seconds: float = 30.0
+    """How long a worker that is told to stop may go on with its batch; then the batch goes back to the queue."""
+    store_seconds: float = 300.0
+    """How long a worker asks a store again that cannot be used, before it stops with an error."""
+    roots: tuple[tuple[Path, Path], ...] = ()
+    """Folders that have another path here than where jobs are submitted: (there, here)."""
     gallery_scans: int = 300
     """How many scans `report.html` shows with a thumbnail."""
     hub_seconds: float = 5.0
@@ -58,7 +70,13 @@ class Settings:
             "device": str,
             "decode_threads": _positive,
             "max_pixels": _positive,
+            "max_file_bytes": _positive,
+            "batch_memory": _positive,
+            "scan_seconds": _seconds,
             "max_attempts": _positive,
+            "grace_seconds": _seconds,
+            "store_seconds": _seconds,
+            "roots": _roots,
             "gallery_scans": _positive,
             "hub_seconds": _seconds,
         }
@@ -73,6 +91,14 @@ class Settings:
             except ValueError as error:
                 raise UsageError(f"{variable}={text!r} {error}") from None
         return cls(**values)
+
+    def local_path(self, path: str | Path) -> Path:
+        """A path that a job names, as this machine has it: see `roots`. The longest root that fits wins."""
+        fitting = [(there, here) for there, here in self.roots if Path(path).is_relative_to(there)]
+        if not fitting:
+            return Path(path)
+        there, here = max(fitting, key=lambda pair: len(pair[0].parts))
+        return here / Path(path).relative_to(there)
 
     @property
     def broker_socket(self) -> Path:
@@ -121,3 +147,11 @@ def _seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise ValueError("is not a number of seconds above 0")
     return value
+
+
+def _roots(text: str) -> tuple[tuple[Path, Path], ...]:
+    """`/there=/here:/there2=/here2`, as in PATH."""
+    pairs = [part.partition("=")[::2] for part in text.split(os.pathsep) if part]
+    if not pairs or not all(Path(path).is_absolute() for pair in pairs for path in pair):
+        raise ValueError(f"is not a list of absolute folders such as /there=/here{os.pathsep}/there2=/here2")
+    return tuple((Path(there), Path(here)) for there, here in pairs)

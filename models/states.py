@@ -10,8 +10,17 @@ class Label(StrEnum):
     ANOMALY = "anomaly"
 
 
+class Priority(StrEnum):
+    """Whose calls the workers take first. Jobs of one priority share the workers."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 class JobState(StrEnum):
     EMBEDDING = "embedding"
+    PAUSED = "paused"
     SCORING = "scoring"
     DONE = "done"
     FAILED = "failed"
@@ -25,7 +34,8 @@ class JobState(StrEnum):
 
 #: From a state to the states that may follow it. `retry` is what leads out of an ended state.
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.EMBEDDING: frozenset({JobState.SCORING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.EMBEDDING: frozenset({JobState.PAUSED, JobState.SCORING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.PAUSED: frozenset({JobState.EMBEDDING, JobState.CANCELLED}),
     JobState.SCORING: frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED}),
     JobState.DONE: frozenset({JobState.EMBEDDING}),
     JobState.FAILED: frozenset({JobState.EMBEDDING}),
@@ -34,7 +44,10 @@ JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 
 class BatchState(StrEnum):
+    """pending: no worker was called for it yet. queued: its call is on its way. running: a worker holds it."""
+
     PENDING = "pending"
+    QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
 
@@ -49,6 +62,7 @@ class FailureKind(StrEnum):
     """Why a scan has no embedding."""
 
     MISSING = "missing"
+    OUTSIDE_ROOT = "outside_root"
     UNREADABLE = "unreadable"
     EMPTY = "empty"
     NOT_AN_IMAGE = "not_an_image"

@@ -1,39 +1,27 @@
-"""The store: the only place that opens a session, and every query of the program.
+"""The store: jobs, scans and embeddings here, the rest in `batches.py` and `workers.py`. No query is anywhere else.
 
 The store is the truth. A message in Redis only says that there is something to do; whether it still is, and
 what exactly, is read here.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import CursorResult, Select, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, CursorResult, Select, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from .batches import Batches, add_batch, call_off
 from .database import Database
 from .encoders import EncoderSpec
 from .errors import JobNotFoundError, JobStateError
-from .records import (
-    Batch,
-    BatchScan,
-    Failure,
-    FoundScan,
-    IgnoredFile,
-    Job,
-    NewJob,
-    Progress,
-    RankedScan,
-    ScanResult,
-    ScanScore,
-    StoredVector,
-)
+from .records import Failure, FoundScan, IgnoredFile, Job, NewJob, Progress, RankedScan, ScanScore, StoredVector
 from .settings import Settings
-from .states import JOB_TRANSITIONS, BatchState, FailureKind, JobState, Label, ScanState
+from .states import JOB_TRANSITIONS, BatchState, FailureKind, JobState, Label, Priority, ScanState
 from .tables import BatchRow, EmbeddingRow, IgnoredRow, JobRow, ScanRow
+from .workers import Workers, alive_names
 
 _PAGE = 2000
 """Rows read or written in one statement."""
@@ -43,22 +31,30 @@ _Query: TypeAlias = Select[*tuple[Any, ...]]
 
 
 class Store:
-    """Jobs, batches, scans and embeddings. Safe to use from several threads and processes.
+    """Jobs, scans and embeddings; `batches` and `workers`. Safe to use from several threads and processes.
 
     Every method raises StoreUnreachableError when the database cannot be used.
     """
 
-    def __init__(self, url: str) -> None:
-        self._database = Database(url)
+    def __init__(self, url: str, upgrade: bool = False) -> None:
+        """Open a store: see `Database`."""
+        self._database = Database(url, upgrade)
+        self.batches = Batches(self._database)
+        self.workers = Workers(self._database)
 
     @classmethod
-    def open(cls, settings: Settings) -> "Store":
-        return cls(settings.resolved_store_url)
+    def open(cls, settings: Settings, upgrade: bool = False) -> "Store":
+        return cls(settings.resolved_store_url, upgrade)
 
     @property
     def name(self) -> str:
         """The store's URL without its password."""
         return self._database.name
+
+    @property
+    def schema_before(self) -> str | None:
+        """The schema's version when the store was opened; None for a new store."""
+        return self._database.schema_before
 
     def close(self) -> None:
         self._database.close()
@@ -78,6 +74,8 @@ class Store:
                     report_folder=job.report_folder,
                     encoder=asdict(job.encoder),
                     encoder_key=job.encoder.key,
+                    priority=job.priority,
+                    follow_links=job.follow_links,
                     notes=dict(job.notes),
                     scans=len(scans),
                     normal=labels.count(Label.NORMAL),
@@ -88,7 +86,7 @@ class Store:
             )
             session.flush()
             for group in _groups(scans, job.batch_size):
-                batch_id = _add_batch(session, job.id, len(group))
+                batch_id = add_batch(session, job.id, len(group))
                 rows = [
                     {"job_id": job.id, "batch_id": batch_id, "path": scan.path, "label": scan.label}
                     | {"state": ScanState.PENDING}
@@ -139,12 +137,6 @@ class Store:
         with self._database.read() as session:
             return Progress(*session.execute(query).one())
 
-    def unfinished_batches(self, job_id: str) -> list[int]:
-        """The ids of a job's batches that are not done."""
-        query = select(BatchRow.id).where(BatchRow.job_id == job_id, BatchRow.state != BatchState.DONE)
-        with self._database.read() as session:
-            return list(session.scalars(query.order_by(BatchRow.id)))
-
     def cancel(self, job_id: str) -> None:
         """Stop a job that has not ended. A batch that is running now is finished.
 
@@ -153,10 +145,27 @@ class Store:
         """
         with self._database.write() as session:
             row = _locked(session, job_id)
-            if JobState.CANCELLED not in JOB_TRANSITIONS[JobState(row.state)]:
-                raise JobStateError(f"job {job_id} is {row.state} already: there is nothing to cancel")
-            row.state = JobState.CANCELLED
+            _change(row, JobState.CANCELLED, "there is nothing to cancel")
             row.finished_at = datetime.now(UTC)
+
+    def pause(self, job_id: str) -> None:
+        """Let no more batches of a job begin. A batch that is running now is finished.
+
+        Raises:
+            JobStateError: the job is not being embedded.
+        """
+        with self._database.write() as session:
+            _change(_locked(session, job_id), JobState.PAUSED, "only a job that is being embedded can be paused")
+            call_off(session, job_id)
+
+    def unpause(self, job_id: str) -> bool:
+        """Take a paused job up again. False when it was not paused."""
+        with self._database.write() as session:
+            row = _locked(session, job_id)
+            if row.state != JobState.PAUSED:
+                return False
+            row.state = JobState.EMBEDDING
+            return True
 
     def reopen(self, job_id: str, batch_size: int) -> int:
         """Put a job that ended back to work: its failed scans become pending again, in new batches.
@@ -169,8 +178,11 @@ class Store:
         """
         with self._database.write() as session:
             row = _locked(session, job_id)
-            if JobState.EMBEDDING not in JOB_TRANSITIONS[JobState(row.state)]:
-                hint = "cancelled for good: submit it again" if row.state == JobState.CANCELLED else "still running"
+            if row.state not in (JobState.DONE, JobState.FAILED):
+                hint = {
+                    JobState.CANCELLED: "cancelled for good: submit it again",
+                    JobState.PAUSED: f"paused: `scanomaly resume {job_id}` takes it up again",
+                }.get(JobState(row.state), "still running")
                 raise JobStateError(f"job {job_id} is {hint}")
             failed = session.scalars(
                 select(ScanRow.id)
@@ -182,42 +194,17 @@ class Store:
             session.execute(
                 update(BatchRow)
                 .where(BatchRow.job_id == job_id)
-                .values(scans=BatchRow.scans - BatchRow.failed, failed=0, attempts=0)
+                .values(scans=BatchRow.scans - BatchRow.failed, failed=0, deaths=0)
             )
+            call_off(session, job_id)
             for group in _groups(failed, batch_size):
-                _requeue(session, _add_batch(session, job_id, len(group)), group)
+                _requeue(session, add_batch(session, job_id, len(group)), group)
             row.state = JobState.EMBEDDING
-            row.error = row.finished_at = row.result = None
+            row.worker = row.queued_at = row.error = row.finished_at = row.result = None
+            row.deaths = 0
             return len(failed)
 
     # --- the worker's side ---------------------------------------------------------------------------------
-
-    def begin_batch(self, batch_id: int) -> Batch | None:
-        """Count an attempt at a batch, and return its work.
-
-        Returns:
-            None when there is nothing to do: the batch is done, or its job is not being embedded any more.
-        """
-        with self._database.write() as session:
-            row = session.get(BatchRow, batch_id, with_for_update=True)
-            if row is None or row.state == BatchState.DONE:
-                return None
-            job = session.get_one(JobRow, row.job_id)
-            if job.state != JobState.EMBEDDING:
-                return None
-            row.state = BatchState.RUNNING
-            row.attempts += 1
-            row.started_at = row.started_at or datetime.now(UTC)
-            query = select(ScanRow.id, ScanRow.path).where(
-                ScanRow.batch_id == batch_id, ScanRow.state == ScanState.PENDING
-            )
-            scans = tuple(BatchScan(*scan) for scan in session.execute(query.order_by(ScanRow.id)))
-            return Batch(batch_id, job.id, job.root, EncoderSpec(**job.encoder), row.attempts, scans)
-
-    def job_of_batch(self, batch_id: int) -> str | None:
-        """The id of a batch's job; None when there is no such batch."""
-        with self._database.read() as session:
-            return session.scalar(select(BatchRow.job_id).where(BatchRow.id == batch_id))
 
     def has_embedding(self, sha256: str, encoder_key: str) -> bool:
         query = select(EmbeddingRow.sha256).where(
@@ -225,42 +212,6 @@ class Store:
         )
         with self._database.read() as session:
             return session.scalar(query) is not None
-
-    def finish_batch(self, batch: Batch, results: Sequence[ScanResult], vectors: Mapping[str, bytes]) -> None:
-        """Write what became of a batch, in one transaction. A batch that is done already is left as it is.
-
-        Args:
-            batch: what `begin_batch` returned.
-            results: one for each of its scans.
-            vectors: new embeddings by digest; float32 bytes, little-endian, L2-normalised.
-        """
-        failed = sum(result.failure is not None for result in results)
-        with self._database.write() as session:
-            done = session.execute(
-                update(BatchRow)
-                .where(BatchRow.id == batch.id, BatchRow.state != BatchState.DONE)
-                .values(
-                    state=BatchState.DONE,
-                    embedded=len(results) - failed,
-                    failed=failed,
-                    encoded=len(vectors),
-                    finished_at=datetime.now(UTC),
-                )
-            )
-            if _rowcount(done) == 0:
-                return  # delivered twice, and the other worker was faster
-            self._add_embeddings(session, batch.encoder.key, vectors)
-            if results:
-                session.execute(update(ScanRow), [_scan_values(result) for result in results])
-
-    def _add_embeddings(self, session: Session, encoder_key: str, vectors: Mapping[str, bytes]) -> None:
-        # Sorted, so that two workers with the same content take PostgreSQL's row locks in one order.
-        rows = [
-            {"sha256": sha256, "encoder_key": encoder_key, "vector": vectors[sha256]} for sha256 in sorted(vectors)
-        ]
-        upsert = postgresql.insert if self._database.dialect == "postgresql" else sqlite.insert
-        if rows:
-            session.execute(upsert(EmbeddingRow).on_conflict_do_nothing(), rows)
 
     def begin_scoring(self, job_id: str) -> bool:
         """Move a job on when its last batch is done.
@@ -272,13 +223,56 @@ class Store:
             True for exactly one of all callers: the one that has to send the aggregate message.
         """
         unfinished = select(BatchRow.id).where(BatchRow.job_id == job_id, BatchRow.state != BatchState.DONE)
-        statement = (
-            update(JobRow)
-            .where(JobRow.id == job_id, JobRow.state == JobState.EMBEDDING, ~unfinished.exists())
-            .values(state=JobState.SCORING)
-        )
         with self._database.write() as session:
+            statement = (
+                update(JobRow)
+                .where(JobRow.id == job_id, JobRow.state == JobState.EMBEDDING, ~unfinished.exists())
+                .values(state=JobState.SCORING, queued_at=self._database.now(session), worker=None)
+            )
             return _rowcount(session.execute(statement)) == 1
+
+    def missed_scorings(self, alive: Collection[str], older_than: float) -> list[Job]:
+        """The jobs to be scored that nobody scores and whose call is nowhere any more. The caller calls anew.
+
+        Args:
+            alive: the jobs whose calls Redis still has.
+            older_than: seconds since the call; a younger one may be on its way.
+        """
+        with self._database.write() as session:
+            now = self._database.now(session)
+            query = select(JobRow).where(JobRow.state == JobState.SCORING, JobRow.worker.is_(None))
+            late = JobRow.queued_at.is_(None) | (JobRow.queued_at < now - timedelta(seconds=older_than))
+            rows = [row for row in session.scalars(query.where(late)) if row.id not in alive]
+            for row in rows:
+                row.queued_at = now
+            return [_job(row) for row in rows]
+
+    def begin_aggregate(self, job_id: str, worker: str, max_deaths: int) -> Job | None:
+        """Take a job that is to be scored.
+
+        One that is held in the name of a worker that died is taken over, and the death is counted; after
+        `max_deaths` of them the job fails.
+
+        Returns:
+            None when there is nothing to do: the job is not to be scored, or another living worker scores it.
+        """
+        with self._database.write() as session:
+            row = session.get(JobRow, job_id, with_for_update=True)
+            if row is None or row.state != JobState.SCORING:
+                return None
+            if row.worker not in (None, worker):
+                if row.worker in alive_names(self._database, session):
+                    return None
+                row.deaths += 1
+            if row.deaths >= max_deaths:
+                row.state, row.finished_at = JobState.FAILED, datetime.now(UTC)
+                row.error = (
+                    f"{row.deaths} workers died while they scored it or wrote its report: their logs may say why; "
+                    "`scanomaly retry` tries again"
+                )
+                return None
+            row.worker = worker
+            return _job(row)
 
     def vectors(self, job_id: str, label: Label | None = None) -> Iterator[list[StoredVector]]:
         """The embedded scans of a job with their vectors, in pages of bounded size, in order of submission.
@@ -326,15 +320,27 @@ class Store:
         """Mark a job as done. False when it was not being scored any more."""
         return self._end(job_id, (JobState.SCORING,), state=JobState.DONE, result=dict(result))
 
-    def fail_job(self, job_id: str, message: str) -> bool:
-        """End a job with an error that a person will read. False when it had ended already."""
-        running = (JobState.EMBEDDING, JobState.SCORING)
-        return self._end(job_id, running, state=JobState.FAILED, error=message)
+    def fail_job(self, job_id: str, message: str, worker: str | None = None) -> bool:
+        """End a job with an error that a person will read.
 
-    def _end(self, job_id: str, allowed: Sequence[JobState], **values: Any) -> bool:
+        Args:
+            job_id: the job.
+            message: the error.
+            worker: who says so; a job that another worker scores by now is left alone.
+
+        Returns:
+            False when it had ended already, or is another worker's.
+        """
+        running = (JobState.EMBEDDING, JobState.SCORING)
+        mine = JobRow.worker.is_(None) | (JobRow.worker == worker)
+        return self._end(job_id, running, mine, state=JobState.FAILED, error=message)
+
+    def _end(
+        self, job_id: str, allowed: Sequence[JobState], *conditions: ColumnElement[bool], **values: Any
+    ) -> bool:
         statement = (
             update(JobRow)
-            .where(JobRow.id == job_id, JobRow.state.in_(allowed))
+            .where(JobRow.id == job_id, JobRow.state.in_(allowed), *conditions)
             .values(finished_at=datetime.now(UTC), **values)
         )
         with self._database.write() as session:
@@ -379,13 +385,6 @@ def _groups(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
         yield group
 
 
-def _add_batch(session: Session, job_id: str, scans: int) -> int:
-    row = BatchRow(job_id=job_id, state=BatchState.PENDING, scans=scans)
-    session.add(row)
-    session.flush()
-    return row.id
-
-
 def _requeue(session: Session, batch_id: int, scan_ids: Sequence[int]) -> None:
     session.execute(
         update(ScanRow)
@@ -401,14 +400,10 @@ def _locked(session: Session, job_id: str) -> JobRow:
     return row
 
 
-def _scan_values(result: ScanResult) -> dict[str, Any]:
-    return {
-        "id": result.scan_id,
-        "state": ScanState.FAILED if result.failure else ScanState.EMBEDDED,
-        "sha256": result.sha256,
-        "failure_kind": result.failure,
-        "failure_detail": result.detail,
-    }
+def _change(row: JobRow, state: JobState, hint: str) -> None:
+    if state not in JOB_TRANSITIONS[JobState(row.state)]:
+        raise JobStateError(f"job {row.id} is {row.state} already: {hint}")
+    row.state = state
 
 
 def _rowcount(result: Any) -> int:
@@ -428,6 +423,8 @@ def _job(row: JobRow) -> Job:
         root=row.root,
         report_folder=row.report_folder,
         encoder=EncoderSpec(**row.encoder),
+        priority=Priority(row.priority),
+        follow_links=row.follow_links,
         notes=row.notes,
         scans=row.scans,
         normal=row.normal,

@@ -47,12 +47,20 @@ class JobRow(Base):
     encoder: Mapped[dict[str, Any]] = mapped_column(JSON)
     """The fields of `EncoderSpec`."""
     encoder_key: Mapped[str] = mapped_column(Text)
+    priority: Mapped[str] = mapped_column(String(16))
+    follow_links: Mapped[bool]
     notes: Mapped[dict[str, str]] = mapped_column(JSON)
     """What the submitter said about the choice of `source`, `encoder` and `labels`."""
     scans: Mapped[int]
     normal: Mapped[int]
     anomaly: Mapped[int]
     ignored: Mapped[int]
+    worker: Mapped[str | None] = mapped_column(String(100))
+    """Who scores it now."""
+    queued_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the call to score it was sent."""
+    deaths: Mapped[int] = mapped_column(default=0)
+    """How many workers died while they scored it."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     error: Mapped[str | None] = mapped_column(Text)
@@ -68,7 +76,12 @@ class BatchRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     state: Mapped[str] = mapped_column(String(16))
-    attempts: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None] = mapped_column(String(100))
+    """Who holds it while it is running."""
+    queued_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When its call was sent; None while it is pending."""
+    deaths: Mapped[int] = mapped_column(default=0)
+    """How many workers died while they held it, or the larger batch that it was split off."""
     scans: Mapped[int]
     embedded: Mapped[int] = mapped_column(default=0)
     failed: Mapped[int] = mapped_column(default=0)
@@ -77,7 +90,8 @@ class BatchRow(Base):
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
-    __table_args__ = (Index(None, "job_id", "state"),)
+    # What runs and what is called is looked for in all jobs, every few seconds.
+    __table_args__ = (Index(None, "job_id", "state"), Index(None, "state", "worker"))
 
 
 class ScanRow(Base):
@@ -118,3 +132,27 @@ class EmbeddingRow(Base):
     encoder_key: Mapped[str] = mapped_column(String(200), primary_key=True)
     vector: Mapped[bytes] = mapped_column(LargeBinary)
     """float32, little-endian, L2-normalised."""
+
+
+class WorkerRow(Base):
+    """A worker that beats. Times are the database's, so that clocks that differ kill nobody."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    host: Mapped[str] = mapped_column(Text)
+    pid: Mapped[int]
+    device: Mapped[str] = mapped_column(String(32))
+    version: Mapped[str] = mapped_column(String(32))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    beat_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    stopped_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class DutyRow(Base):
+    """What one process at a time does for all, every few seconds."""
+
+    __tablename__ = "duties"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    taken_at: Mapped[datetime] = mapped_column(UtcDateTime)

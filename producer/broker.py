@@ -4,7 +4,8 @@ Each user holds a shared lock on one file. Who leaves last gets it exclusively, 
 that is killed loses its lock, so nobody has to clean up behind it.
 
 The server keeps nothing on disk. When it starts, nobody else was using it, so what its queues should hold is
-read from the store: see `models/reconcile.py`.
+read from the store: see `models/reconcile.py`. For the same reason it may be killed: a user who calls `revive`
+starts it again.
 """
 
 import fcntl
@@ -48,10 +49,7 @@ class EmbeddedBroker:
             _private_folder(self._socket.parent)
             self._users = open(self._folder / "users.lock", "wb")
             fcntl.flock(self._users, fcntl.LOCK_SH)  # waits while the last user stops the server
-            with open(self._folder / "start.lock", "wb") as start:
-                fcntl.flock(start, fcntl.LOCK_EX)
-                if not self._answers():
-                    self._start()
+            self.started = self._ensure()
         except OSError as error:
             raise BrokerUnreachableError(
                 f"the embedded broker does not start in {self._folder} ({error.strerror}): set SCANOMALY_HOME to a "
@@ -70,7 +68,26 @@ class EmbeddedBroker:
                 return  # others use it
             self._stop()
 
-    def _answers(self) -> bool:
+    def revive(self) -> None:
+        """Start the server again if it died.
+
+        Raises:
+            BrokerUnreachableError: it does not start.
+        """
+        if not self.answers():
+            self._ensure()
+
+    def _ensure(self) -> bool:
+        """Returns whether the server had to be started."""
+        with open(self._folder / "start.lock", "wb") as start:
+            fcntl.flock(start, fcntl.LOCK_EX)
+            if self.answers():
+                return False
+            self._start()
+            return True
+
+    def answers(self) -> bool:
+        """Whether the server runs, for whomever."""
         try:
             with self._client() as client:
                 return bool(client.ping())
@@ -109,12 +126,11 @@ class EmbeddedBroker:
             start_new_session=True,
         )
         deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
+        while not self.answers():
             if server.poll() is not None or time.monotonic() > deadline:
                 server.kill()
                 raise BrokerUnreachableError(f"the embedded broker does not start: {log} says why")
             time.sleep(0.01)
-        self.started = True
 
     def _stop(self) -> None:
         try:
@@ -123,7 +139,7 @@ class EmbeddedBroker:
         except (RedisError, OSError):
             pass  # it was gone already
         deadline = time.monotonic() + _START_SECONDS
-        while self._answers() and time.monotonic() < deadline:
+        while self.answers() and time.monotonic() < deadline:
             time.sleep(0.01)
 
 

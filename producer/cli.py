@@ -15,8 +15,8 @@ import click
 from ..models.encoders import DEFAULT_ENCODER, OFFLINE_ENCODER, PRECISIONS, EncoderSpec, parse_encoder
 from ..models.errors import JobStateError, ReportError, ScanomalyError
 from ..models.settings import Settings
-from ..models.states import JobState
-from .status import JobStatus, job_status, result_lines, status_lines
+from ..models.states import JobState, Priority
+from .status import JobStatus, job_status, result_lines, status_lines, worker_json, worker_line
 
 # What a command needs it imports itself: `--help` and `status` answer before Celery and NumPy would be loaded.
 if TYPE_CHECKING:
@@ -58,6 +58,16 @@ def _job_options(function: _Function) -> _Function:
     """What a job is made of: the same for `run` and `submit`."""
     for option in (
         click.option("--batch-size", type=click.IntRange(1, 10_000), help="Scans in one queue message."),
+        click.option(
+            "--priority",
+            type=click.Choice([priority.value for priority in Priority]),
+            default=Priority.NORMAL.value,
+            show_default=True,
+            help="Whose scans the workers take first.",
+        ),
+        click.option(
+            "--follow-links", is_flag=True, help="Take scans behind links that lead out of the folder too."
+        ),
         click.option("--out", type=click.Path(path_type=Path), help="The folder to write the report into."),
         click.option(
             "--labels",
@@ -145,19 +155,20 @@ def demo(source: str | None) -> int:
 @_DEBUG
 def submit(source: str, as_json: bool, **options: Any) -> int:
     """Queue a job for the workers, and print its id."""
-    from ..models.queue import Queue
-    from ..models.reconcile import send_unfinished
-    from .local import broker
+    from .local import call_workers
     from .submit import store_job
 
     settings = Settings.from_environment()
     prepared = _prepare(_request(source, settings, **options), settings)
     if settings.broker_url is None:
         _require_encoder(prepared.request.encoder)  # the workers are on this machine too
-    with _store(settings) as store, broker(settings):
+    with _store(settings) as store:
         job = store_job(prepared, store, settings)
-        send_unfinished(store, Queue(settings), job.id)
-        _print_json(job_status(store, job.id).to_json()) if as_json else click.echo(job.id)
+        if not as_json:
+            click.echo(job.id)  # at once: the job is stored, whatever the broker says
+        _say_notes(call_workers(settings, store, job.id))
+        if as_json:
+            _print_json(job_status(store, job.id).to_json())
     return 0
 
 
@@ -197,12 +208,16 @@ def status(job: str, as_json: bool) -> int:
 @_JSON
 @_DEBUG
 def watch(job: str, as_json: bool) -> int:
-    """Follow a job to its end."""
+    """Follow a job to its end, and see to it that its calls are not lost."""
+    from .local import reconciling
     from .watch import follow, make_display
 
-    with _store() as store:
+    settings = Settings.from_environment()
+    with _store(settings) as store:
         job_id = store.find_job(job).id
-        return _finish(follow(store, job_id, make_display()), as_json, open_it=False)
+        check = reconciling(settings, store)
+        status = follow(store, job_id, make_display(), settings.store_seconds, check, hint=True)
+        return _finish(status, as_json, open_it=False)
 
 
 @cli.command()
@@ -212,14 +227,16 @@ def watch(job: str, as_json: bool) -> int:
 def jobs(limit: int, as_json: bool) -> int:
     """List the jobs, newest first."""
     with _store() as store:
-        found = [JobStatus(job, store.progress(job.id)) for job in store.jobs(limit)]
+        alive = store.workers.alive()
+        found = [JobStatus(job, store.progress(job.id), alive) for job in store.jobs(limit)]
     if as_json:
         _print_json({"jobs": [status.to_json() for status in found]})
         return 0
     for status in found:
         when = status.job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
         done = f"{status.finished_scans}/{status.job.scans}"
-        click.echo(_plain(f"{status.job.id}  {status.job.state:<9}  {done:>13}  {when}  {status.job.source}"))
+        state = "stalled" if status.stalled else status.job.state
+        click.echo(_plain(f"{status.job.id}  {state:<9}  {done:>13}  {when}  {status.job.source}"))
     if not found:
         click.echo("no jobs yet: `scanomaly run FOLDER` makes one", err=True)
     return 0
@@ -244,16 +261,111 @@ def cancel(job: str, as_json: bool) -> int:
 @_DEBUG
 def retry(job: str, as_json: bool) -> int:
     """Queue the scans of a job that failed again; the report will be written again."""
-    from ..models.queue import Queue
-    from .local import broker
-    from .submit import retry as retry_job
+    from .local import call_workers
 
     settings = Settings.from_environment()
-    with _store(settings) as store, broker(settings):
+    with _store(settings) as store:
         found = store.find_job(job)
-        count = retry_job(found, store, Queue(settings), settings.batch_size)
-        click.echo(f"job {found.id}: {count} scans queued again; a worker or `run --resume` does them", err=True)
+        count = store.reopen(found.id, settings.batch_size)
+        click.echo(f"job {found.id}: {count} scans are queued again", err=True)
+        _say_notes(call_workers(settings, store, found.id))
         _print_status(job_status(store, found.id), as_json)
+    return 0
+
+
+@cli.command()
+@click.argument("job")
+@_JSON
+@_DEBUG
+def pause(job: str, as_json: bool) -> int:
+    """Let no more batches of a job begin; those that run are finished."""
+    with _store() as store:
+        job_id = store.find_job(job).id
+        store.pause(job_id)
+        _print_status(job_status(store, job_id), as_json)
+    return 0
+
+
+@cli.command()
+@click.argument("job", required=False)
+@_JSON
+@_DEBUG
+def resume(job: str | None, as_json: bool) -> int:
+    """Take up a paused job, or all work whose messages or workers were lost.
+
+    Workers do the second by themselves, within seconds; this does it now.
+    """
+    from .local import resume as resume_work
+
+    settings = Settings.from_environment()
+    with _store(settings) as store:
+        job_id = None if job is None else store.find_job(job).id
+        sent, notes = resume_work(settings, store, job_id)
+        _say_notes(notes)
+        if job_id is not None:
+            _print_status(job_status(store, job_id), as_json)
+        elif as_json:
+            _print_json({"calls_sent": sent})
+        else:
+            click.echo(f"{sent} calls sent to the workers")
+    return 0
+
+
+@cli.command()
+@click.option("--here", is_flag=True, help="Only this machine's; exit code 1 when none lives.")
+@_JSON
+@_DEBUG
+def workers(here: bool, as_json: bool) -> int:
+    """List the workers of the last week, and which of them live."""
+    import socket
+
+    with _store() as store:
+        found = [worker for worker in store.workers.all() if not here or worker.host == socket.gethostname()]
+    if as_json:
+        _print_json({"workers": [worker_json(worker) for worker in found]})
+    else:
+        for worker in found:
+            click.echo(_plain(worker_line(worker)))
+        if not found:
+            click.echo("no workers yet: `scanomaly worker` starts one", err=True)
+    return 1 if here and not any(worker.alive for worker in found) else 0
+
+
+@cli.group()
+def store() -> None:
+    """Look after the store's schema."""
+
+
+@store.command("check")
+@_JSON
+@_DEBUG
+def store_check(as_json: bool) -> int:
+    """Tell whether the store's schema is this program's."""
+    return _store_schema(upgrade=False, as_json=as_json)
+
+
+@store.command("upgrade")
+@_JSON
+@_DEBUG
+def store_upgrade(as_json: bool) -> int:
+    """Bring an older schema to this program's version. Stop the workers first, and keep a copy of the database."""
+    return _store_schema(upgrade=True, as_json=as_json)
+
+
+def _store_schema(upgrade: bool, as_json: bool) -> int:
+    from ..models.database import SCHEMA_VERSION
+    from ..models.store import Store
+
+    opened = Store.open(Settings.from_environment(), upgrade)
+    before, name = opened.schema_before, opened.name
+    opened.close()
+    if as_json:
+        _print_json({"store": name, "schema_before": before, "schema": SCHEMA_VERSION})
+    elif before == SCHEMA_VERSION:
+        click.echo(f"the store {name} has schema {SCHEMA_VERSION}, as this program needs it")
+    else:
+        done = "was made" if before is None else f"was upgraded from schema {before}"
+        click.echo(f"the store {name} {done}: it has schema {SCHEMA_VERSION}")
     return 0
 
 
@@ -317,12 +429,22 @@ def _request(
     labels_file: Path | None,
     out: Path | None,
     batch_size: int | None,
+    priority: str,
+    follow_links: bool,
     **encoder: Any,
 ) -> "Request":
     from .submit import Request
 
     return Request(
-        source, _encoder(**encoder), normal, anomaly, labels_file, out, batch_size or settings.batch_size
+        source,
+        _encoder(**encoder),
+        normal,
+        anomaly,
+        labels_file,
+        out,
+        batch_size or settings.batch_size,
+        Priority(priority),
+        follow_links,
     )
 
 

@@ -24,11 +24,15 @@ class Found:
     ignored: tuple[IgnoredFile, ...]
 
 
-def find_in_folder(folder: Path) -> Found:
+def find_in_folder(folder: Path, follow_links: bool = False) -> Found:
     """Walk a folder.
 
     Entries come in the order of their names' code points, folder by folder. A link to a folder is followed; a
     folder that was walked already is not walked again, so loops end.
+
+    Args:
+        folder: the folder. It may be a symbolic link itself.
+        follow_links: whether symbolic links may lead out of it; else those that do are ignored.
 
     Raises:
         UsageError: the folder is not there, is a file, or cannot be read.
@@ -42,13 +46,18 @@ def find_in_folder(folder: Path) -> Found:
         os.scandir(root).close()
     except OSError as error:
         raise UsageError(f"{folder} cannot be read ({error.strerror})") from None
-    return _sort_out(folder, root, _walk(root, root, set()))
+    return _sort_out(folder, root, _walk(root, root, set(), _Border(root, follow_links)))
 
 
-def find_in_list(lines: Iterable[str]) -> Found:
+def find_in_list(lines: Iterable[str], follow_links: bool = False) -> Found:
     """Take paths, one a line, in their order; relative ones start at the current folder.
 
     A path whose file is not there stays in the list: it will fail as `missing`, and nothing is lost.
+
+    Args:
+        lines: the paths.
+        follow_links: whether symbolic links may lead out of the folder that the paths have in common; else those
+            that do are ignored.
 
     Raises:
         SourceError: the list has no image.
@@ -58,8 +67,36 @@ def find_in_list(lines: Iterable[str]) -> Found:
         raise SourceError("the list on standard input is empty: give one path a line")
     root = Path(os.path.commonpath([path.parent for path in paths]))
     unique = dict.fromkeys(path.relative_to(root).as_posix() for path in paths)
-    reasons = (_ignore_reason(Path(path).name) for path in unique)
+    border = _Border(root, follow_links)
+    reasons = (_ignore_reason(Path(path).name) or border.reason(root / path) for path in unique)
     return _sort_out("the list on standard input", root, zip(unique, reasons, strict=True))
+
+
+class _Border:
+    """Tells which links lead out of a folder."""
+
+    def __init__(self, root: Path, follow_links: bool) -> None:
+        self._real_root = os.path.realpath(root)
+        self._follow_links = follow_links
+        self._inside: dict[Path, bool] = {}
+
+    def reason(self, path: Path) -> str | None:
+        """Why a path is ignored whose real path is outside, or None."""
+        if self._follow_links or (self._is_inside(path) if path.is_symlink() else self._has_folder(path)):
+            return None
+        return "a link that leads out of the folder: --follow-links takes it"
+
+    def _has_folder(self, path: Path) -> bool:
+        """Whether the folder of a path is inside: asked once a folder, not once a file."""
+        if path.parent not in self._inside:
+            self._inside[path.parent] = self._is_inside(path.parent)
+        return self._inside[path.parent]
+
+    def _is_inside(self, path: Path) -> bool:
+        try:
+            return Path(os.path.realpath(path)).is_relative_to(self._real_root)
+        except ValueError:  # a NUL in its name: no file has one, and it will fail as a scan
+            return True
 
 
 def _sort_out(name: Path | str, root: Path, entries: Iterable[tuple[str, str | None]]) -> Found:
@@ -77,7 +114,9 @@ def _sort_out(name: Path | str, root: Path, entries: Iterable[tuple[str, str | N
     return Found(root, tuple(paths), tuple(ignored))
 
 
-def _walk(root: Path, folder: Path, walked: set[tuple[int, int]]) -> Iterator[tuple[str, str | None]]:
+def _walk(
+    root: Path, folder: Path, walked: set[tuple[int, int]], border: _Border
+) -> Iterator[tuple[str, str | None]]:
     """Yield (relative path, why it is ignored or None) for what is in a folder and below it."""
     here = folder.relative_to(root)
     try:
@@ -99,8 +138,11 @@ def _walk(root: Path, folder: Path, walked: set[tuple[int, int]]) -> Iterator[tu
         path = (here / entry.name).as_posix()
         if entry.name.startswith("."):
             yield path, "hidden"
+        # Only a link can lead out: a folder below one that stays inside is inside.
+        elif entry.is_symlink() and (reason := border.reason(folder / entry.name)):
+            yield path, reason
         elif _is_folder(entry):
-            yield from _walk(root, folder / entry.name, walked)
+            yield from _walk(root, folder / entry.name, walked, border)
         else:
             yield path, _ignore_reason(entry.name)
 

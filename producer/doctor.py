@@ -10,7 +10,8 @@ from ..models.errors import ScanomalyError
 from ..models.queue import Queue
 from ..models.settings import Settings
 from ..models.store import Store
-from .local import ask_worker, broker
+from .broker import EmbeddedBroker
+from .local import ask_worker
 
 _LEAST_FREE_BYTES = 2 * 10**9
 
@@ -59,10 +60,13 @@ def _store(settings: Settings) -> str:
 
 
 def _broker(settings: Settings) -> str:
-    with broker(settings):
-        queue = Queue(settings)
+    queue = Queue(settings)
+    if settings.broker_url is not None:
         queue.check()
-        return ("embedded Valkey, " if settings.broker_url is None else "") + queue.name
+        return queue.name
+    with EmbeddedBroker(settings):
+        queue.check()
+    return f"embedded Valkey, {queue.name}"
 
 
 def _worker_checks(encoder: EncoderSpec, settings: Settings) -> list[Check]:

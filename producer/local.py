@@ -5,40 +5,105 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ..models.encoders import EncoderSpec
-from ..models.errors import EncoderError, HubUnreachableError, ScanomalyError
+from ..models.errors import (
+    BrokerUnreachableError,
+    EncoderError,
+    HubUnreachableError,
+    JobStateError,
+    ScanomalyError,
+    StoreUnreachableError,
+)
 from ..models.queue import Queue
-from ..models.reconcile import send_unfinished
+from ..models.reconcile import Reconciler, reconcile, send_calls
 from ..models.settings import Settings
+from ..models.states import JobState
 from ..models.store import Store
 from .broker import EmbeddedBroker
 
-_STOP_SECONDS = 15.0
+_REVIVE_SECONDS = 1.0
 
 
 @contextmanager
-def broker(settings: Settings) -> Iterator[bool]:
+def broker(settings: Settings, store: Store) -> Iterator[EmbeddedBroker | None]:
     """The broker that the settings name, for as long as the block runs.
 
     Yields:
-        Whether it was started here, and so knows nothing of the jobs in the store.
+        The embedded one, to be revived should it die; None for a broker of the user's own.
 
     Raises:
         BrokerUnreachableError: it does not answer, or does not start.
     """
-    if settings.broker_url is None:
-        with EmbeddedBroker(settings) as embedded:
-            yield embedded.started
-    else:
+    if settings.broker_url is not None:
         Queue(settings).check()
-        yield False
+        yield None
+        return
+    with EmbeddedBroker(settings) as embedded:
+        if embedded.started and settings.store_url is None:
+            # Broker and store are of this home alone, and nobody used the broker: so nobody works.
+            store.workers.release_all()
+        yield embedded
+
+
+def call_workers(settings: Settings, store: Store, job_id: str) -> list[str]:
+    """Tell the workers of a job that is in the store.
+
+    Returns:
+        What whoever submitted it should know: why it may not begin at once.
+    """
+    notes = []
+    if settings.broker_url is not None or EmbeddedBroker(settings).answers():
+        try:
+            send_calls(store, Queue(settings), job_id)
+        except BrokerUnreachableError as error:
+            notes.append(f"job {job_id} is stored, and the workers hear of it when the broker is back: {error}")
+    if store.workers.alive() == 0:
+        notes.append(f"no worker is running: job {job_id} begins when one is started with `scanomaly worker`")
+    return notes
+
+
+def resume(settings: Settings, store: Store, job_id: str | None) -> tuple[int, list[str]]:
+    """Take up a paused job, and have all lost work done.
+
+    Returns:
+        How many calls were sent, and what the caller should know.
+
+    Raises:
+        JobStateError: the job has ended.
+        BrokerUnreachableError: the user's own broker does not answer.
+    """
+    if job_id is not None and not store.unpause(job_id):
+        state = store.find_job(job_id).state
+        if state.ended:
+            hint = "`scanomaly retry` takes up a failed job" if state == JobState.FAILED else "it has ended"
+            raise JobStateError(f"job {job_id} is {state}: {hint}")
+    store.workers.release_lost()
+    sent, notes = 0, []
+    if settings.broker_url is not None or EmbeddedBroker(settings).answers():
+        sent = reconcile(store, Queue(settings))
+    if store.workers.alive() == 0:
+        notes.append("no worker is running: the work begins when one is started with `scanomaly worker`")
+    return sent, notes
+
+
+def reconciling(settings: Settings, store: Store) -> Callable[[], None]:
+    """What `watch` calls between two looks, so that lost calls are sent again while it runs."""
+    reconciler = Reconciler(store, Queue(settings))
+    embedded = None if settings.broker_url is not None else EmbeddedBroker(settings)
+
+    def tick() -> None:
+        if embedded is None or embedded.answers():
+            with suppress(StoreUnreachableError):  # the next look at the job will say so
+                reconciler.tick()
+
+    return tick
 
 
 class WorkerProcess:
@@ -49,6 +114,7 @@ class WorkerProcess:
 
     def __init__(self, settings: Settings, device: str | None = None) -> None:
         require_worker()
+        self._stop_seconds = settings.grace_seconds + 15
         self.log = settings.home / "logs" / f"worker-{os.getpid()}.log"
         self._environment = os.environ | ({"SCANOMALY_DEVICE": device} if device else {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,7 +147,7 @@ class WorkerProcess:
         assert self._process.stdin is not None
         self._process.stdin.close()  # the sign to stop: see worker/__main__.py
         try:
-            self._process.wait(_STOP_SECONDS)
+            self._process.wait(self._stop_seconds)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -92,23 +158,26 @@ class WorkerProcess:
 def serve(settings: Settings, store: Store, arguments: Sequence[str]) -> int:
     """Be a worker until a signal says stop. Returns its exit code.
 
-    With a broker of its own this process becomes the worker; with the embedded one it stays beside it, to stop
-    the broker after it.
+    With a broker of its own this process becomes the worker; with the embedded one it stays beside it, to keep the
+    broker alive and to stop it after the worker.
     """
     require_worker()
     command = worker_command(*arguments)
     if settings.broker_url is not None:
         Queue(settings).check()
         os.execv(command[0], command)
-    with broker(settings) as started:
-        if started:
-            queue = Queue(settings)
-            for job_id in store.unfinished_jobs():
-                send_unfinished(store, queue, job_id)
-        process = subprocess.Popen(command, start_new_session=True)
+    with broker(settings, store) as embedded:
+        # Its standard input is a pipe: should this process be killed, the worker stops.
+        command = worker_command("--until-stdin-ends", *arguments)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda number, _frame: process.send_signal(signal.SIGTERM))
-        return process.wait()
+        while True:
+            try:
+                return process.wait(_REVIVE_SECONDS)
+            except subprocess.TimeoutExpired:
+                assert embedded is not None
+                embedded.revive()
 
 
 def worker_command(*arguments: str) -> list[str]:
@@ -148,7 +217,7 @@ def ask_worker(encoder: EncoderSpec, device: str | None = None, fetch: bool = Fa
 
 def needs_hub(encoder: EncoderSpec) -> bool:
     """Whether an encoder's weights come from the model hub: then `require_encoder` takes seconds to ask."""
-    return not encoder.offline and encoder.weights_file is None
+    return encoder.hub
 
 
 def require_encoder(encoder: EncoderSpec, device: str | None = None, fetch: bool = False) -> list[str]:

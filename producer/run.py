@@ -6,10 +6,11 @@ from contextlib import contextmanager
 
 from ..models.errors import JobStateError, StoppedError
 from ..models.queue import Queue
-from ..models.reconcile import send_unfinished
+from ..models.reconcile import send_calls
 from ..models.records import Job
 from ..models.settings import Settings
 from ..models.store import Store
+from .broker import EmbeddedBroker
 from .local import WorkerProcess, broker
 from .status import JobStatus, job_status
 from .submit import Prepared, store_job
@@ -50,10 +51,15 @@ def _run(
 ) -> JobStatus:
     job: Job | None = None
     try:
-        with _sigterm_as_interrupt(), broker(settings), WorkerProcess(settings, device) as worker:
+        with (
+            _sigterm_as_interrupt(),
+            broker(settings, store) as embedded,
+            WorkerProcess(settings, device) as worker,
+        ):
             job = job_of()
-            send_unfinished(store, Queue(settings), job.id)
-            return _follow(store, job.id, display, worker)
+            store.unpause(job.id)
+            send_calls(store, Queue(settings), job.id)
+            return _follow(store, job.id, display, worker, embedded, settings.store_seconds)
     except KeyboardInterrupt:
         if job is None:
             raise
@@ -62,9 +68,21 @@ def _run(
         ) from None
 
 
-def _follow(store: Store, job_id: str, display: Display, worker: WorkerProcess) -> JobStatus:
+def _follow(
+    store: Store,
+    job_id: str,
+    display: Display,
+    worker: WorkerProcess,
+    embedded: EmbeddedBroker | None,
+    store_seconds: float,
+) -> JobStatus:
+    def check() -> None:
+        worker.check()
+        if embedded is not None:
+            embedded.revive()
+
     try:
-        return follow(store, job_id, display, worker.check)
+        return follow(store, job_id, display, store_seconds, check)
     except KeyboardInterrupt:
         display.say("Stopping after the running batch; Ctrl-C again stops at once")
         raise

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import JobCancelledError, JobFailedError, ScanomalyError
-from ..models.records import Job, Progress
+from ..models.records import Job, Progress, Worker
 from ..models.states import JobState
 
 if TYPE_CHECKING:
@@ -22,6 +22,22 @@ class JobStatus:
 
     job: Job
     progress: Progress
+    workers: int
+    """How many workers of the store live."""
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the job needs a worker and none lives."""
+        return self.workers == 0 and self.job.state in (JobState.EMBEDDING, JobState.SCORING)
+
+    @property
+    def standstill(self) -> str | None:
+        """Why nothing moves, and what to do; None where something should."""
+        if self.stalled:
+            return "no worker is running: `scanomaly worker` starts one"
+        if self.job.state == JobState.PAUSED:
+            return f"the job is paused: `scanomaly resume {self.job.id}` takes it up again"
+        return None
 
     @property
     def finished_scans(self) -> int:
@@ -69,6 +85,9 @@ class JobStatus:
             "source": job.source,
             "root": job.root,
             "encoder_key": job.encoder.key,
+            "priority": job.priority.value,
+            "workers": self.workers,
+            "stalled": self.stalled,
             "notes": job.notes,
             "created_at": job.created_at.isoformat(),
             "started_at": _iso(progress.started_at),
@@ -104,14 +123,14 @@ def job_status(store: "Store", job_id: str) -> JobStatus:
         JobNotFoundError: there is no such job.
     """
     job = store.find_job(job_id)
-    return JobStatus(job, store.progress(job.id))
+    return JobStatus(job, store.progress(job.id), store.workers.alive())
 
 
 def status_lines(status: JobStatus) -> list[str]:
     """The status for a person."""
     job, progress = status.job, status.progress
     lines = [
-        f"Job       {job.id}  {job.state}",
+        f"Job       {job.id}  {job.state}" + (f": {status.standstill}" if status.standstill else ""),
         f"Source    {job.source}",
         f"Encoder   {job.encoder.key}",
         f"Scans     {job.scans}: {job.normal} normal, {job.anomaly} anomaly; {job.ignored} other files ignored",
@@ -157,6 +176,35 @@ def speed_text(status: JobStatus, before: str) -> str:
         return ""
     eta = "" if status.eta_seconds is None else f", {status.eta_seconds:.0f} s left"
     return f"{before}{status.images_per_second:.1f} images/s{eta}"
+
+
+def worker_json(worker: Worker) -> dict[str, Any]:
+    """A worker as `workers --json` has it."""
+    return {
+        "name": worker.name,
+        "state": _worker_state(worker),
+        "host": worker.host,
+        "pid": worker.pid,
+        "device": worker.device,
+        "version": worker.version,
+        "running": worker.running,
+        "started_at": worker.started_at.isoformat(),
+        "beat_at": worker.beat_at.isoformat(),
+        "stopped_at": _iso(worker.stopped_at),
+    }
+
+
+def worker_line(worker: Worker) -> str:
+    """A worker for a person."""
+    work = "works" if worker.running else "waits"
+    what = work if worker.alive else f"last heard of {worker.beat_at.astimezone():%Y-%m-%d %H:%M:%S}"
+    return f"{worker.name:<40}  {_worker_state(worker):<7}  {worker.device:<6}  {what}"
+
+
+def _worker_state(worker: Worker) -> str:
+    if worker.stopped_at is not None:
+        return "stopped"
+    return "alive" if worker.alive else "lost"
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from ..models.encoders import EncoderSpec
 from ..models.errors import ReportError
-from ..models.queue import Queue
-from ..models.reconcile import send_unfinished
 from ..models.records import Job, NewJob
 from ..models.reports import check_replaceable
 from ..models.settings import Settings
+from ..models.states import Priority
 from ..models.store import Store
 from .datasets import is_dataset, resolve
 from .discover import Found, find_in_folder, find_in_list
@@ -36,6 +35,8 @@ class Request:
     labels_file: Path | None = None
     out: Path | None = None
     batch_size: int = 32
+    priority: Priority = Priority.NORMAL
+    follow_links: bool = False
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -60,20 +61,20 @@ def prepare(request: Request, settings: Settings) -> Prepared:
     if request.out is not None:
         check_report_folder(request.out, is_ours=settings.broker_url is None)
     if request.source == "-":
-        found = find_in_list(sys.stdin)
+        found = find_in_list(sys.stdin, request.follow_links)
     elif is_dataset(request.source):
         dataset = resolve(request.source, settings)
         if dataset.note:
             notes["source"] = f"{notes['source']}; {dataset.note}" if "source" in notes else dataset.note
-        found = find_in_folder(dataset.folder)
+        found = find_in_folder(dataset.folder, request.follow_links)
     else:
-        found = find_in_folder(Path(request.source).expanduser())
+        found = find_in_folder(Path(request.source).expanduser(), request.follow_links)
     labelled = label_scans(found, request.normal, request.anomaly, request.labels_file)
     return Prepared(request, found, labelled, notes | {"labels": labelled.note})
 
 
 def store_job(prepared: Prepared, store: Store, settings: Settings) -> Job:
-    """Write the job; any worker that hears of it will do it."""
+    """Write the job. From here on nothing of it can be lost: any worker will find it."""
     request = prepared.request
     job_id = secrets.token_hex(5)
     folder = request.out or settings.home / "reports" / job_id
@@ -85,23 +86,11 @@ def store_job(prepared: Prepared, store: Store, settings: Settings) -> Job:
         encoder=request.encoder,
         batch_size=request.batch_size,
         notes=prepared.notes,
+        priority=request.priority,
+        follow_links=request.follow_links,
     )
     store.add_job(job, prepared.labelled.scans, prepared.found.ignored)
     return store.find_job(job_id)
-
-
-def retry(job: Job, store: Store, queue: Queue, batch_size: int) -> int:
-    """Have the failed scans of a job embedded again, and its report written again.
-
-    Returns:
-        How many scans that is.
-
-    Raises:
-        JobStateError: the job has not ended, was cancelled, or nothing in it failed.
-    """
-    scans = store.reopen(job.id, batch_size)
-    send_unfinished(store, queue, job.id)
-    return scans
 
 
 def check_report_folder(folder: Path, is_ours: bool) -> None:

@@ -7,13 +7,14 @@ from typing import Protocol
 
 from tqdm import tqdm
 
+from ..models.patience import patiently
 from ..models.states import JobState
 from ..models.store import Store
 from .status import JobStatus, job_status, speed_text
 
 _POLL_SECONDS = 0.3
 _LINE_SECONDS = 10.0
-_NO_WORKER_SECONDS = 15.0
+_HINT_SECONDS = 5.0
 
 
 class Display(Protocol):
@@ -24,36 +25,59 @@ class Display(Protocol):
     def close(self) -> None: ...
 
 
-def follow(store: Store, job_id: str, display: Display, check: Callable[[], None] | None = None) -> JobStatus:
+def follow(
+    store: Store,
+    job_id: str,
+    display: Display,
+    store_seconds: float,
+    check: Callable[[], None],
+    hint: bool = False,
+) -> JobStatus:
     """Wait for a job's end.
 
     Args:
         store: the store.
         job_id: the job.
         display: is told how far it is.
-        check: called between two looks; may raise to end the wait. Given by a caller that has a worker of its own:
-            without it a person is told when none seems to be there.
+        store_seconds: for how long a store that cannot be used is asked again.
+        check: called between two looks; may raise to end the wait.
+        hint: tell a person when no worker is running, and when the job is paused.
 
     Raises:
         JobNotFoundError: there is no such job.
+        StoreUnreachableError: the store was away for too long.
     """
-    begun = time.monotonic()
-    hinted = False
+    hints = _Hints(display) if hint else None
     try:
         while True:
-            status = job_status(store, job_id)
+            status = patiently(store_seconds, lambda: job_status(store, job_id))
             display.update(status)
             if status.job.state.ended:
                 return status
-            waiting = status.progress.running == status.progress.finished == 0
-            if check is not None:
-                check()
-            elif waiting and not hinted and time.monotonic() - begun > _NO_WORKER_SECONDS:
-                display.say("no worker has begun this job yet: start one with `scanomaly worker`")
-                hinted = True
+            check()
+            if hints is not None:
+                hints.update(status)
             time.sleep(_POLL_SECONDS)
     finally:
         display.close()
+
+
+class _Hints:
+    """Says why nothing moves, once each time that it becomes so."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._said: str | None = None
+        self._calm_at = time.monotonic()
+
+    def update(self, status: JobStatus) -> None:
+        reason = status.standstill
+        now = time.monotonic()
+        if reason is None:
+            self._said, self._calm_at = None, now
+        elif reason != self._said and now - self._calm_at > _HINT_SECONDS:
+            self._display.say(reason)
+            self._said = reason
 
 
 def make_display() -> Display:
@@ -104,6 +128,7 @@ class _Lines:
 
 _STAGES = {
     JobState.EMBEDDING: "Embedding",
+    JobState.PAUSED: "Paused",
     JobState.SCORING: "Scoring",
     JobState.DONE: "Done",
     JobState.FAILED: "Failed",

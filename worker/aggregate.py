@@ -12,11 +12,13 @@ from platform import python_version
 import numpy as np
 
 from ..models.errors import JobFailedError
+from ..models.patience import patiently
 from ..models.records import Job, Progress, RankedScan, ScanScore, StoredVector
 from ..models.settings import Settings
 from ..models.states import JobState, Label
 from ..models.store import Store
-from .encoding.images import ImageFailure, decode, read_file, thumbnail
+from .encoding.files import ScanFiles
+from .encoding.images import ImageFailure, decode, thumbnail
 from .reporting.evaluation import Evaluation, evaluate
 from .reporting.report import ReportCounts, ReportData, ReportTimings, write_report
 from .scoring.centroid import CentroidScorer
@@ -48,17 +50,26 @@ class Aggregator:
         self._store = store
         self._settings = settings
 
-    def aggregate(self, job_id: str) -> None:
+    def aggregate(self, job_id: str, worker: str) -> None:
         """Score a job whose batches are all done, write its report and mark it as done.
 
-        A call too many does nothing, and one that takes the place of a call that died starts over.
+        A call too many does nothing, and one that takes the place of a call that died starts over. So does this one
+        when the store is away for a while.
+
+        Args:
+            job_id: the job.
+            worker: the name of the worker that will hold the job.
 
         Raises:
             JobFailedError: no normal scan could be embedded.
             ReportError: the report folder cannot be written.
+            StoreUnreachableError: the store was away for too long.
         """
-        job = self._store.find_job(job_id)
-        if job.state != JobState.SCORING:
+        patiently(self._settings.store_seconds, lambda: self._aggregate(job_id, worker))
+
+    def _aggregate(self, job_id: str, worker: str) -> None:
+        job = self._store.begin_aggregate(job_id, worker, self._settings.max_attempts)
+        if job is None:
             return
         begun = datetime.now(UTC)
         scorer = self._fit(job)
@@ -66,7 +77,8 @@ class Aggregator:
             score for page in self._store.vectors(job.id) for score in _score_page(scorer, page)
         )
         scoring_seconds = (datetime.now(UTC) - begun).total_seconds()
-        result = self._write_report(job, Path(job.report_folder), scoring_seconds, datetime.now(UTC))
+        folder = self._settings.local_path(job.report_folder)
+        result = self._write_report(job, folder, scoring_seconds, datetime.now(UTC))
         if self._store.finish_job(job.id, result):
             logger.info("job %s: done, report in %s", job.id, job.report_folder)
 
@@ -85,7 +97,9 @@ class Aggregator:
         if job.state != JobState.DONE or job.result is None or job.finished_at is None:
             raise JobFailedError(f"job {job.id} is {job.state}: only a done job has a report")
         timings = job.result["timings"]
-        self._write_report(job, folder or Path(job.report_folder), timings["scoring_seconds"], job.finished_at)
+        self._write_report(
+            job, folder or self._settings.local_path(job.report_folder), timings["scoring_seconds"], job.finished_at
+        )
 
     def _fit(self, job: Job) -> CentroidScorer:
         scorer = CentroidScorer()
@@ -108,6 +122,7 @@ class Aggregator:
         evaluation = _evaluate(ranking) if left_out else Evaluation()
         timings = _timings(job, progress, scoring_seconds, now)
         warnings = [] if left_out else [_ONE_CONTENT]
+        files = ScanFiles(self._settings.local_path(job.root), job.follow_links, self._settings.max_file_bytes)
         data = ReportData(
             job_id=job.id,
             source=job.source,
@@ -126,7 +141,7 @@ class Aggregator:
             timings=timings,
             versions=_versions(),
             gallery_scans=self._settings.gallery_scans,
-            thumbnail=lambda path: self._thumbnail(Path(job.root) / path),
+            thumbnail=lambda path: self._thumbnail(files, path),
         )
         write_report(data, folder)
         return {
@@ -138,9 +153,9 @@ class Aggregator:
             "most_anomalous": [{"path": scan.path, "score": scan.score} for scan in ranking[:3]],
         }
 
-    def _thumbnail(self, path: Path) -> bytes | None:
+    def _thumbnail(self, files: ScanFiles, path: str) -> bytes | None:
         try:
-            return thumbnail(decode(read_file(path), self._settings.max_pixels), _THUMBNAIL_PIXELS)
+            return thumbnail(decode(files.read(path), self._settings.max_pixels), _THUMBNAIL_PIXELS)
         except ImageFailure:
             return None
 

@@ -1,28 +1,35 @@
 """A batch → embeddings and scan states, in one commit."""
 
 import logging
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..models.encoders import EncoderSpec
-from ..models.errors import EncoderError
+from ..models.errors import BrokerUnreachableError, EncoderError
+from ..models.patience import patiently
 from ..models.queue import Queue
+from ..models.reconcile import send_calls
 from ..models.records import Batch, ScanResult
 from ..models.settings import Settings
 from ..models.states import FailureKind
 from ..models.store import Store
+from .encoding.files import ScanFiles
 from .encoding.pipeline import LazyEncoder, Pipeline
-
-if TYPE_CHECKING:
-    from .encoding.encoder import Encoder
+from .watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
+_DEATHS_BEFORE_SPLIT = 2
+_T = TypeVar("_T")
+
 
 class Embedder:
-    """Embeds batches. Keeps the encoder of the last one loaded: batches of one job come in a row."""
+    """Embeds batches. Keeps the encoder of the last one loaded: batches of one job come in a row.
+
+    While the store is away, each step is tried again for as long as the settings say.
+    """
 
     def __init__(self, store: Store, queue: Queue, settings: Settings) -> None:
         self._store = store
@@ -30,37 +37,58 @@ class Embedder:
         self._settings = settings
         self._current: tuple[EncoderSpec, Pipeline] | None = None
 
-    def embed(self, batch_id: int) -> None:
-        """Embed a batch, write what became of it, and when it was the job's last one, have the job scored.
+    def embed(self, batch_id: int, worker: str) -> None:
+        """Embed a batch, write what became of it, and call for what the job needs next.
 
         A call too many does nothing: what there is to do is read in the store.
 
+        Args:
+            batch_id: the batch.
+            worker: the name of the worker that will hold it.
+
         Raises:
             EncoderError: the encoder of the batch's job cannot be loaded.
+            StoreUnreachableError: the store was away for too long.
         """
-        batch = self._store.begin_batch(batch_id)
+        batch = self._patiently(lambda: self._store.batches.begin(batch_id, worker))
         if batch is None:
             return
+        if batch.deaths >= _DEATHS_BEFORE_SPLIT and len(batch.scans) > 1:
+            logger.warning("job %s, batch %d: %d workers died with it: split", batch.job_id, batch.id, batch.deaths)
+            self._patiently(lambda: self._store.batches.split(batch))
+        else:
+            self._embed(batch)
+        self._call_next(batch.job_id)
+
+    def _embed(self, batch: Batch) -> None:
         vectors: dict[str, bytes] = {}
-        if batch.attempts > self._settings.max_attempts:
+        if batch.deaths >= self._settings.max_attempts:
             results = _give_up(batch)
         else:
             results, vectors = self._results(batch)
-        self._store.finish_batch(batch, results, vectors)
+        self._patiently(lambda: self._store.batches.finish(batch, results, vectors))
         logger.info(
             "job %s, batch %d: %d scans, %d encoded, %d failed",
             *(batch.job_id, batch.id, len(results), len(vectors), sum(r.failure is not None for r in results)),
         )
-        if self._store.begin_scoring(batch.job_id):
-            self._queue.aggregate(batch.job_id)
+
+    def _call_next(self, job_id: str) -> None:
+        try:
+            self._patiently(lambda: send_calls(self._store, self._queue, job_id))
+        except BrokerUnreachableError as error:
+            logger.warning("%s; the next calls of job %s are sent when it is back", error, job_id)
 
     def _results(self, batch: Batch) -> tuple[list[ScanResult], dict[str, bytes]]:
+        files = ScanFiles(self._settings.local_path(batch.root), batch.follow_links, self._settings.max_file_bytes)
+        key = batch.encoder.key
         try:
-            embedded = self._pipeline(batch.encoder).embed(
-                batch.scans,
-                Path(batch.root),
-                lambda sha256: self._store.has_embedding(sha256, batch.encoder.key),
-            )
+            with Watchdog(self._settings.scan_seconds) as watchdog:
+                embedded = self._pipeline(batch.encoder).embed(
+                    batch.scans,
+                    files,
+                    lambda sha256: self._patiently(lambda: self._store.has_embedding(sha256, key)),
+                    watchdog,
+                )
         except EncoderError:
             self._current = None  # the next job with it tries again
             raise
@@ -70,20 +98,33 @@ class Embedder:
     def _pipeline(self, spec: EncoderSpec) -> Pipeline:
         if self._current is None or self._current[0] != spec:
             self._current = None  # the old encoder's memory is free before the new one is loaded
+            settings = self._settings
             encoder = LazyEncoder(lambda: self._load(spec))
-            self._current = (spec, Pipeline(encoder, self._settings.decode_threads, self._settings.max_pixels))
+            pipeline = Pipeline(encoder, settings.decode_threads, settings.max_pixels, settings.batch_memory)
+            self._current = (spec, pipeline)
         return self._current[1]
 
-    def _load(self, spec: EncoderSpec) -> "Encoder":
-        from .encoding.encoder import load_encoder  # torch: only a process that encodes pays for it
+    def _load(self, spec: EncoderSpec) -> Any:
+        settings = self._settings
+        if spec.plugin:
+            from .encoding.plugins import load_plugin
 
-        encoder = load_encoder(spec, self._settings.device, self._settings.hub_seconds)
+            encoder: Any = load_plugin(spec, settings.device)
+        else:
+            from .encoding.encoder import load_encoder  # torch: only a process that encodes pays for it
+
+            here = spec.at(settings.local_path)
+            encoder = load_encoder(here, settings.device, settings.hub_seconds)
         logger.info("encoder %s on %s", encoder.key, encoder.device)
         return encoder
+
+    def _patiently(self, function: Callable[[], _T]) -> _T:
+        return patiently(self._settings.store_seconds, function)
 
 
 def _give_up(batch: Batch) -> list[ScanResult]:
     detail = (
-        f"a worker died {batch.attempts - 1} times while it had this scan's batch: the scan may not be to blame"
+        f"{batch.deaths} workers died while they had this scan, the last ones with it alone: it crashes the "
+        "decoder, takes too much memory, or hangs"
     )
     return [ScanResult(scan.id, failure=FailureKind.CRASHED_WORKER, detail=detail) for scan in batch.scans]

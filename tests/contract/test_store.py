@@ -1,20 +1,24 @@
 """What every store does: the same tests over SQLite and PostgreSQL."""
 
+import dataclasses
+import json
 import threading
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect, text, update
 
 from scanomaly.models import database
 from scanomaly.models.encoders import parse_encoder
-from scanomaly.models.errors import JobNotFoundError, JobStateError, StoreUnreachableError, UsageError
+from scanomaly.models.errors import JobNotFoundError, JobStateError, SchemaError, StoreUnreachableError, UsageError
 from scanomaly.models.records import FoundScan, IgnoredFile, NewJob, ScanResult, ScanScore
 from scanomaly.models.settings import Settings
-from scanomaly.models.states import FailureKind, JobState, Label
+from scanomaly.models.states import FailureKind, JobState, Label, Priority
 from scanomaly.models.store import Store
-from scanomaly.models.tables import Base
+from scanomaly.models.tables import Base, WorkerRow
 
 OFFLINE = parse_encoder("efficientnet_lite0")
 SCANS = [
@@ -57,8 +61,8 @@ def add_job(store: Store, job_id: str = "abcdef", batch_size: int = 2) -> str:
 
 def embed_all(store: Store, job_id: str, fail: tuple[int, ...] = ()) -> None:
     """Do a job's batches; scan n gets the digest nnn… and a vector of one n."""
-    for batch_id in store.unfinished_batches(job_id):
-        batch = store.begin_batch(batch_id)
+    for batch_id in store.batches.unfinished(job_id):
+        batch = store.batches.begin(batch_id, "w1")
         assert batch is not None
         results = [
             ScanResult(scan.id, failure=FailureKind.EMPTY, detail="empty")
@@ -67,7 +71,7 @@ def embed_all(store: Store, job_id: str, fail: tuple[int, ...] = ()) -> None:
             for scan in batch.scans
         ]
         vectors = {result.sha256: bytes([result.scan_id] * 4) for result in results if result.sha256}
-        store.finish_batch(batch, results, vectors)
+        store.batches.finish(batch, results, vectors)
 
 
 def test_a_job_comes_back_as_it_was_stored(store: Store) -> None:
@@ -91,7 +95,7 @@ def test_a_job_is_found_by_the_beginning_of_its_id(store: Store) -> None:
 
 def test_batches_hold_all_scans_once_and_in_order(store: Store) -> None:
     add_job(store)
-    batches = [store.begin_batch(batch_id) for batch_id in store.unfinished_batches("abcdef")]
+    batches = [store.batches.begin(batch_id, "w1") for batch_id in store.batches.unfinished("abcdef")]
     assert [len(batch.scans) for batch in batches if batch] == [2, 2, 1]
     assert [scan.path for batch in batches if batch for scan in batch.scans] == [scan.path for scan in SCANS]
 
@@ -99,8 +103,8 @@ def test_batches_hold_all_scans_once_and_in_order(store: Store) -> None:
 def test_progress_follows_the_batches(store: Store) -> None:
     add_job(store)
     assert store.progress("abcdef").started_at is None
-    first = store.unfinished_batches("abcdef")[0]
-    store.begin_batch(first)
+    first = store.batches.unfinished("abcdef")[0]
+    store.batches.begin(first, "w1")
     progress = store.progress("abcdef")
     assert (progress.batches, progress.running, progress.finished) == (3, 1, 0)
     embed_all(store, "abcdef", fail=(1,))
@@ -115,36 +119,32 @@ def test_progress_follows_the_batches(store: Store) -> None:
 def test_a_batch_that_is_done_is_not_begun_again(store: Store) -> None:
     add_job(store)
     embed_all(store, "abcdef")
-    assert store.begin_batch(1) is None
-    assert store.begin_batch(999) is None
-
-
-def test_attempts_are_counted(store: Store) -> None:
-    add_job(store)
-    attempts = [store.begin_batch(1) for _ in range(3)]
-    assert [batch.attempts for batch in attempts if batch] == [1, 2, 3]
+    assert store.batches.begin(1, "w1") is None
+    assert store.batches.begin(999, "w1") is None
 
 
 def test_a_batch_delivered_twice_is_written_once(store: Store) -> None:
     add_job(store)
-    mine, yours = store.begin_batch(1), store.begin_batch(1)
+    mine, yours = store.batches.begin(1, "w1"), store.batches.begin(1, "w2")
     assert mine is not None
     assert yours is not None
     results = [ScanResult(scan.id, sha256=f"{scan.id:064d}") for scan in mine.scans]
-    store.finish_batch(mine, results, {f"{1:064d}": b"1111"})
+    store.batches.finish(mine, results, {f"{1:064d}": b"1111"})
     failed = [ScanResult(scan.id, failure=FailureKind.EMPTY, detail="") for scan in yours.scans]
-    store.finish_batch(yours, failed, {f"{1:064d}": b"9999"})
+    store.batches.finish(yours, failed, {f"{1:064d}": b"9999"})
     assert store.failures("abcdef") == []
     assert store.progress("abcdef").encoded == 1
     assert [scan.vector for page in store.vectors("abcdef") for scan in page] == [b"1111"]
 
 
 def test_two_workers_with_the_same_content_keep_the_first_vector(store: Store) -> None:
-    batches = [store.begin_batch(store.unfinished_batches(add_job(store, job))[0]) for job in ("one", "two")]
+    batches = [
+        store.batches.begin(store.batches.unfinished(add_job(store, job))[0], "w1") for job in ("one", "two")
+    ]
     for number, batch in enumerate(batches):
         assert batch is not None
         results = [ScanResult(scan.id, sha256="a" * 64) for scan in batch.scans]
-        store.finish_batch(batch, results, {"a" * 64: bytes([number])})
+        store.batches.finish(batch, results, {"a" * 64: bytes([number])})
     vectors = {scan.vector for job in ("one", "two") for page in store.vectors(job) for scan in page}
     assert vectors == {b"\0"}
 
@@ -239,7 +239,7 @@ def test_a_job_ends_once(store: Store) -> None:
 def test_a_cancelled_job_gives_no_more_work(store: Store) -> None:
     add_job(store)
     store.cancel("abcdef")
-    assert store.begin_batch(1) is None
+    assert store.batches.begin(1, "w1") is None
     assert store.find_job("abcdef").state == JobState.CANCELLED
     with pytest.raises(JobStateError, match="nothing to cancel"):
         store.cancel("abcdef")
@@ -255,7 +255,7 @@ def test_retry_takes_up_the_failed_scans_only(store: Store) -> None:
     assert store.reopen("abcdef", 2) == 3
     assert store.find_job("abcdef").state == JobState.EMBEDDING
     assert (store.progress("abcdef").embedded, store.progress("abcdef").failed) == (2, 0)
-    batches = [store.begin_batch(batch_id) for batch_id in store.unfinished_batches("abcdef")]
+    batches = [store.batches.begin(batch_id, "w1") for batch_id in store.batches.unfinished("abcdef")]
     assert [[scan.id for scan in batch.scans] for batch in batches if batch] == [[1, 3], [4]]
     embed_all(store, "abcdef")
     assert store.progress("abcdef").embedded == 5
@@ -281,6 +281,273 @@ def test_nothing_to_retry_is_said(store: Store) -> None:
     store.finish_job("abcdef", {})
     with pytest.raises(JobStateError, match="nothing to retry"):
         store.reopen("abcdef", 2)
+
+
+def beat(store: Store, *names: str) -> None:
+    for name in names:
+        store.workers.beat(name, "host", 1, "cpu", "1.0")
+
+
+def hearts_stop(url: str) -> None:
+    """As if all workers had been silent for a minute."""
+    engine = create_engine(url)
+    long_ago = datetime.now(UTC) - timedelta(seconds=60)
+    with engine.begin() as connection:
+        connection.execute(update(WorkerRow).values(beat_at=long_ago))
+    engine.dispose()
+
+
+def hand_over(store: Store, job_id: str = "abcdef") -> list[int]:
+    return [call.batch_id for call in store.batches.next_calls(job_id)]
+
+
+def test_a_job_has_few_calls_on_their_way_and_more_with_more_workers(store: Store) -> None:
+    job = NewJob("abcdef", ".", "/scans", "/r", OFFLINE, 1)
+    store.add_job(job, [FoundScan(f"{number}.png") for number in range(30)])
+    assert hand_over(store) == [1, 2, 3, 4]
+    assert hand_over(store) == []
+    batch = store.batches.begin(1, "w1")
+    assert batch is not None
+    assert hand_over(store) == []
+    store.batches.finish(batch, [ScanResult(batch.scans[0].id, sha256="a" * 64)], {})
+    assert hand_over(store) == [5]
+    beat(store, "w1", "w2", "w3")
+    assert hand_over(store) == [6, 7]
+
+
+def test_two_callers_never_get_the_same_call(store: Store) -> None:
+    job = NewJob("abcdef", ".", "/scans", "/r", OFFLINE, 1)
+    store.add_job(job, [FoundScan(f"{number}.png") for number in range(40)])
+    beat(store, *(f"w{number}" for number in range(10)))
+    got: list[int] = []
+    threads = [threading.Thread(target=lambda: got.extend(hand_over(store))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == len(set(got)) >= 20
+
+
+def test_a_call_that_is_nowhere_is_missed_once(store: Store) -> None:
+    add_job(store)
+    assert hand_over(store) == [1, 2, 3]
+    assert store.batches.missed_calls({1, 2, 3}, older_than=0) == []
+    assert store.batches.missed_calls(set(), older_than=60) == []
+    assert [call.batch_id for call in store.batches.missed_calls({2}, older_than=0)] == [1, 3]
+    assert [call.batch_id for call in store.batches.missed_calls(set(), older_than=60)] == []
+    store.cancel("abcdef")
+    assert store.batches.missed_calls(set(), older_than=0) == []
+
+
+def test_a_batch_belongs_to_one_living_worker(store: Store, url: str) -> None:
+    add_job(store)
+    beat(store, "w1", "w2")
+    assert store.batches.begin(1, "w1")
+    assert store.batches.begin(1, "w2") is None
+    again = store.batches.begin(1, "w1")
+    assert again is not None
+    assert again.deaths == 0
+    hearts_stop(url)
+    beat(store, "w2")
+    taken = store.batches.begin(1, "w2")
+    assert taken is not None
+    assert taken.deaths == 1
+
+
+def test_the_work_of_a_lost_worker_is_released_and_its_death_counted(store: Store, url: str) -> None:
+    add_job(store)
+    beat(store, "w1", "w2")
+    store.batches.begin(1, "w1")
+    store.batches.begin(2, "w2")
+    assert store.workers.release_lost() == []
+    hearts_stop(url)
+    beat(store, "w2")
+    assert store.workers.release_lost() == ["w1"]
+    assert store.workers.release_lost() == []
+    assert store.progress("abcdef").running == 1
+    assert hand_over(store) == [1, 3]
+    assert getattr(store.batches.begin(1, "w2"), "deaths", None) == 1
+
+
+def test_a_worker_that_stops_gives_its_work_back_and_nobody_died(store: Store) -> None:
+    add_job(store)
+    beat(store, "w1")
+    store.batches.begin(1, "w1")
+    store.workers.stop("w1")
+    assert [worker.alive for worker in store.workers.all()] == [False]
+    assert store.workers.alive() == 0
+    assert hand_over(store) == [1, 2, 3]
+    assert getattr(store.batches.begin(1, "w2"), "deaths", None) == 0
+
+
+def test_workers_are_listed_with_what_they_hold(store: Store, url: str) -> None:
+    add_job(store)
+    beat(store, "w1")
+    store.batches.begin(1, "w1")
+    store.batches.begin(2, "w1")
+    (worker,) = store.workers.all()
+    assert (worker.name, worker.host, worker.pid, worker.device, worker.version) == ("w1", "host", 1, "cpu", "1.0")
+    assert (worker.alive, worker.running, worker.stopped_at) == (True, 2, None)
+    hearts_stop(url)
+    assert [worker.alive for worker in store.workers.all()] == [False]
+    beat(store, "w1")
+    assert [worker.alive for worker in store.workers.all()] == [True]
+
+
+def test_a_duty_is_taken_by_one_at_a_time(store: Store) -> None:
+    assert store.workers.take_turn("reconcile", 60)
+    assert not store.workers.take_turn("reconcile", 60)
+    time.sleep(0.05)
+    assert store.workers.take_turn("reconcile", 0.01)
+
+
+def test_a_split_batch_is_two_halves_and_its_late_result_is_ignored(store: Store) -> None:
+    job = NewJob("abcdef", ".", "/scans", "/r", OFFLINE, 5)
+    store.add_job(job, SCANS)
+    whole = store.batches.begin(1, "w1")
+    assert whole is not None
+    store.batches.split(whole)
+    store.batches.split(whole)
+    halves = [store.batches.begin(batch_id, "w1") for batch_id in store.batches.unfinished("abcdef")]
+    assert [[scan.id for scan in half.scans] for half in halves if half] == [[1, 2], [3, 4, 5]]
+    assert [half.deaths for half in halves if half] == [1, 1]
+    store.batches.finish(whole, [ScanResult(scan.id, sha256="a" * 64) for scan in whole.scans], {})
+    assert store.progress("abcdef").embedded == 0
+    assert store.batches.begin(1, "w1") is None
+    embed_all(store, "abcdef")
+    assert store.progress("abcdef").embedded == 5
+
+
+def test_a_batch_taken_from_a_worker_that_only_slept_is_written_once(store: Store, url: str) -> None:
+    add_job(store)
+    beat(store, "w1")
+    slow = store.batches.begin(1, "w1")
+    hearts_stop(url)
+    store.workers.release_lost()
+    beat(store, "w2")
+    fast = store.batches.begin(1, "w2")
+    for batch in (slow, fast):
+        assert batch is not None
+        results = [ScanResult(scan.id, sha256=f"{scan.id:064d}") for scan in batch.scans]
+        store.batches.finish(batch, results, {f"{scan.id:064d}": b"1234" for scan in batch.scans})
+    assert (store.progress("abcdef").embedded, store.progress("abcdef").encoded) == (2, 2)
+
+
+def test_a_paused_job_gives_no_work_until_it_is_taken_up(store: Store) -> None:
+    add_job(store)
+    assert hand_over(store) == [1, 2, 3]
+    running = store.batches.begin(1, "w1")
+    store.pause("abcdef")
+    assert store.find_job("abcdef").state == JobState.PAUSED
+    assert hand_over(store) == []
+    assert store.batches.begin(2, "w1") is None
+    assert running is not None
+    store.batches.finish(running, [ScanResult(scan.id, sha256="a" * 64) for scan in running.scans], {})
+    assert not store.begin_scoring("abcdef")
+    with pytest.raises(JobStateError, match="only a job that is being embedded"):
+        store.pause("abcdef")
+    with pytest.raises(JobStateError, match="resume"):
+        store.reopen("abcdef", 2)
+    assert store.unpause("abcdef")
+    assert not store.unpause("abcdef")
+    assert hand_over(store) == [2, 3]
+    store.pause("abcdef")
+    store.cancel("abcdef")
+
+
+def test_one_living_worker_scores_a_job_and_too_many_deaths_end_it(store: Store, url: str) -> None:
+    add_job(store)
+    embed_all(store, "abcdef")
+    assert store.begin_aggregate("abcdef", "w1", 3) is None
+    store.begin_scoring("abcdef")
+    beat(store, "w1", "w2")
+    assert store.begin_aggregate("abcdef", "w1", 3)
+    assert store.begin_aggregate("abcdef", "w1", 3)
+    assert store.begin_aggregate("abcdef", "w2", 3) is None
+    assert not store.fail_job("abcdef", "not mine to fail", "w2")
+    for death in (1, 2):
+        store.workers.release("w1", died=True)
+        assert bool(store.begin_aggregate("abcdef", "w1", 3)), death
+    hearts_stop(url)
+    assert store.begin_aggregate("abcdef", "w2", 3) is None
+    job = store.find_job("abcdef")
+    assert job.state == JobState.FAILED
+    assert "3 workers died while they scored it" in str(job.error)
+    store.reopen("abcdef", 2)
+    assert store.begin_scoring("abcdef")
+    assert store.begin_aggregate("abcdef", "w2", 3)
+
+
+def test_a_scoring_whose_call_is_nowhere_is_missed_once(store: Store) -> None:
+    add_job(store)
+    embed_all(store, "abcdef")
+    assert store.batches.open_jobs() == ([], ["abcdef"])
+    store.begin_scoring("abcdef")
+    assert store.batches.open_jobs() == ([], [])
+    assert store.missed_scorings({"abcdef"}, older_than=0) == []
+    assert [job.id for job in store.missed_scorings(set(), older_than=0)] == ["abcdef"]
+    assert store.missed_scorings(set(), older_than=60) == []
+    beat(store, "w1")
+    store.begin_aggregate("abcdef", "w1", 3)
+    assert store.missed_scorings(set(), older_than=0) == []
+    store.workers.stop("w1")
+    assert [job.id for job in store.missed_scorings(set(), older_than=60)] == ["abcdef"]
+
+
+def migrate(url: str, version: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+        (command.upgrade if version == "0001" else command.downgrade)(config, version)
+    engine.dispose()
+
+
+def test_a_store_with_rows_is_upgraded_when_it_is_asked_for(url: str) -> None:
+    migrate(url, "0001")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO jobs (id, state, source, root, report_folder, encoder, encoder_key, notes, scans, "
+                "normal, anomaly, ignored, created_at) VALUES ('old', 'embedding', '.', '/scans', '/r', :encoder, "
+                ":key, '{}', 2, 1, 1, 0, :now)"
+            ),
+            {
+                "encoder": json.dumps(dataclasses.asdict(OFFLINE)),
+                "key": OFFLINE.key,
+                "now": datetime.now(UTC).isoformat(),
+            },
+        )
+        connection.execute(
+            text(
+                "INSERT INTO batches (job_id, state, attempts, scans, embedded, failed, encoded) VALUES "
+                "('old', 'running', 2, 1, 0, 0, 0), ('old', 'done', 1, 1, 1, 0, 1)"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO scans (job_id, batch_id, path, label, state) VALUES "
+                "('old', 1, 'a.png', 'normal', 'pending'), ('old', 2, 'b.png', 'anomaly', 'embedded')"
+            )
+        )
+    engine.dispose()
+    with pytest.raises(SchemaError, match="run `scanomaly store upgrade`"):
+        Store(url)
+    store = Store(url, upgrade=True)
+    assert store.schema_before == "0001"
+    job = store.find_job("old")
+    assert (job.state, job.priority, job.follow_links) == (JobState.EMBEDDING, Priority.NORMAL, True)
+    assert hand_over(store, "old") == [1]
+    batch = store.batches.begin(1, "w1")
+    assert batch is not None
+    assert ([scan.path for scan in batch.scans], batch.deaths) == (["a.png"], 0)
+    assert store.progress("old").embedded == 1
+    store.close()
+    migrate(url, "base")
 
 
 def test_the_migrations_make_the_tables_of_the_models(store: Store, url: str) -> None:
@@ -312,7 +579,7 @@ def test_a_store_of_another_version_is_refused(store: Store, url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(StoreUnreachableError, match="schema 9999"):
+    with pytest.raises(SchemaError, match="schema 9999, newer than"):
         Store(url)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import struct
 import subprocess
 import sys
@@ -15,10 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scanomaly.models.settings import Settings
 from scanomaly.models.states import FailureKind
-from scanomaly.worker.encoding.images import ImageFailure, decode, read_file, thumbnail
+from scanomaly.worker.encoding.images import ImageFailure, decode, decoding_bytes, thumbnail
 
 LIMIT = 1_000_000
+# pytest takes away the filters that images.py sets.
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 
 
 def picture(width: int = 40, height: int = 30, mode: str = "RGB", seed: int = 0) -> Image.Image:
@@ -62,86 +64,28 @@ def exif(orientation: int) -> bytes:
     return tags.tobytes()
 
 
-class TestReading:
-    def failure(self, path: Path) -> ImageFailure:
-        with pytest.raises(ImageFailure) as caught:
-            read_file(path)
-        return caught.value
-
-    def kind(self, path: Path) -> FailureKind:
-        return self.failure(path).kind
-
-    def test_content(self, tmp_path: Path) -> None:
-        (tmp_path / "a b ü.jpg").write_bytes(b"content")
-        assert read_file(tmp_path / "a b ü.jpg") == b"content"
-
-    def test_missing(self, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        assert self.kind(tmp_path / "gone.jpg") is FailureKind.MISSING
-        assert self.kind(tmp_path / "file" / "below.jpg") is FailureKind.MISSING
-        (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
-        assert self.kind(tmp_path / "link.jpg") is FailureKind.MISSING
-
-    def test_empty(self, tmp_path: Path) -> None:
-        (tmp_path / "empty.jpg").touch()
-        assert self.kind(tmp_path / "empty.jpg") is FailureKind.EMPTY
-
-    def test_folder(self, tmp_path: Path) -> None:
-        before = len(list(Path("/dev/fd").iterdir()))
-        for _ in range(5):
-            assert self.kind(tmp_path) is FailureKind.UNREADABLE
-        assert len(list(Path("/dev/fd").iterdir())) == before, "file descriptors leak"
-
-    def test_a_pipe_does_not_block(self, tmp_path: Path) -> None:
-        os.mkfifo(tmp_path / "pipe.jpg")
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(self.kind, tmp_path / "pipe.jpg")
-            try:
-                assert waiting.result(timeout=5) is FailureKind.UNREADABLE
-            finally:  # lets a reader that does block go, so that the test ends
-                if not waiting.done():
-                    os.close(os.open(tmp_path / "pipe.jpg", os.O_RDWR))
-
-    def test_device(self) -> None:
-        assert self.kind(Path("/dev/zero")) is FailureKind.UNREADABLE
-
-    def test_impossible_names(self, tmp_path: Path) -> None:
-        assert self.kind(tmp_path / "nul\0byte.jpg") is FailureKind.UNREADABLE
-        assert self.kind(tmp_path / ("long" * 100)) is FailureKind.UNREADABLE
-
-    def test_symbolic_link_loop(self, tmp_path: Path) -> None:
-        (tmp_path / "loop.jpg").symlink_to("loop.jpg")
-        assert self.kind(tmp_path / "loop.jpg") is FailureKind.UNREADABLE
-
-    def test_permission(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = tmp_path / "secret.jpg"
-        path.write_bytes(b"content")
-        path.chmod(0)
-        if os.geteuid() == 0:  # root reads everything: refuse in the system call's place
-
-            def refuse(*_: object) -> int:
-                raise PermissionError(13, "Permission denied", str(path))
-
-            monkeypatch.setattr(os, "open", refuse)
-        assert self.kind(path) is FailureKind.UNREADABLE
-        assert "no permission" in self.failure(path).detail
-
-    def test_this_process_at_fault_is_no_failure_of_the_scan(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def exhausted(*_: object) -> int:
-            raise OSError(24, "Too many open files")
-
-        monkeypatch.setattr(os, "open", exhausted)
-        with pytest.raises(OSError, match="Too many open files"):
-            read_file(tmp_path / "scan.jpg")
-
-    def test_a_file_too_large_to_read(self, tmp_path: Path) -> None:
-        with open(tmp_path / "huge.png", "wb") as file:
-            file.truncate(3 * 1024**3)  # sparse
-        bad = self.failure(tmp_path / "huge.png")
-        assert bad.kind is FailureKind.TOO_LARGE
-        assert "3.0 GiB" in bad.detail  # known without reading it
+def run_alone(program: str, *arguments: object) -> list[int]:
+    """The numbers that a program prints in a process of its own, which has `peak()`: its largest memory, in bytes."""
+    start = """
+        import re, resource, sys
+        from pathlib import Path
+        from scanomaly.worker.encoding.images import decode, decoding_bytes
+        def peak():
+            # Linux hands a parent's ru_maxrss on to its child.
+            status = Path("/proc/self/status")
+            if status.exists():
+                return int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) * 1024
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(start) + textwrap.dedent(program), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return [int(number) for number in result.stdout.split()]
 
 
 class TestGoodImages:
@@ -247,6 +191,12 @@ class TestDeepGrey:
         grey = np.asarray(decode(encoded(Image.fromarray(values), "TIFF"), LIMIT))[..., 0]
         assert np.array_equal(grey.ravel(), np.arange(256))
 
+    @pytest.mark.parametrize("size", [(70_000, 3), (3, 70_000)])
+    def test_narrow_images_are_scaled_as_one(self, size: tuple[int, int]) -> None:
+        values = (np.arange(210_000).reshape(size[1], size[0]) // 4).astype(np.uint16)
+        grey = np.asarray(decode(encoded(Image.fromarray(values), "PNG"), LIMIT))[..., 0]
+        assert np.array_equal(grey, np.rint(values * (255 / values.max())))
+
     @pytest.mark.filterwarnings("error")
     def test_values_that_are_not_finite(self) -> None:
         values = np.array([[np.nan, np.inf, -np.inf, 1.0, 3.0, 2.0]], np.float32)
@@ -303,6 +253,17 @@ class TestBadImages:
         assert decode(data, 1200).size == (40, 30)
         assert failure(data, 1199).kind is FailureKind.TOO_LARGE
 
+    def test_nothing_is_decoded_when_the_check_refuses(self) -> None:
+        asked = []
+
+        def refuse(image: Image.Image) -> None:
+            asked.append((image.format, image.mode, image.size))
+            raise ImageFailure(FailureKind.TOO_LARGE, "No.")
+
+        with pytest.raises(ImageFailure, match="No"):
+            decode(encoded(picture(40, 30, "RGBA"), "PNG")[:60], LIMIT, refuse)
+        assert asked == [("PNG", "RGBA", (40, 30))]
+
     def test_no_pixels(self) -> None:
         assert failure(png(0, 0, zlib.compress(b""))).kind in (FailureKind.NOT_AN_IMAGE, FailureKind.TRUNCATED)
 
@@ -311,6 +272,38 @@ class TestBadImages:
 
         bad = pickle.loads(pickle.dumps(ImageFailure(FailureKind.EMPTY, "The file is empty.")))
         assert (bad.kind, bad.detail) == (FailureKind.EMPTY, "The file is empty.")
+
+
+def tiff(tags: list[tuple[int, int, int, int]], start: bytes) -> bytes:
+    """A TIFF of 10 × 10 grey pixels with `start` at byte 8 and more tags: (number, type, count, value)."""
+    basis = [(256, 4, 1, 10), (257, 4, 1, 10), (258, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1), (278, 4, 1, 10)]
+    directory = b"".join(struct.pack("<HHII", *tag) for tag in basis + tags)
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(start))
+    return head + start + struct.pack("<H", len(basis + tags)) + directory + b"\0\0\0\0"
+
+
+def small_files_that_pillow_makes_large() -> dict[str, bytes]:
+    """Each costs Pillow, left to itself, 50 MiB to 4 GiB."""
+    size = 4_000_000
+    jpeg, pixels = encoded(picture(), "JPEG"), zlib.compress(b"\0" * 20)
+    gif, chunks = encoded(picture(mode="L"), "GIF"), chunk(b"prVt", b"") * (size // 12)
+    comments = b"!\xfe" + b"\1a" * (size // 2) + b"\0"
+    exif = struct.pack("<HHHII", 1, 282, 5, size // 8, 8) + b"\0\0\0\0"
+    disposal = b"!\xf9\4\x08\0\0\0\0," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x08\x02\0\0\0;"
+    tile = zlib.compress(b"\0" * 20_000 * 20_000, 9)
+    tile_tags = [(259, 3, 1, 8), (322, 4, 1, 20_000), (323, 4, 1, 20_000), (324, 4, 1, 8), (325, 4, 1, len(tile))]
+    values = b"\1\0\0\0" * (size // 4)
+    return {
+        "segments.jpg": jpeg[:2] + b"\xff\xe5\0\2" * (size // 4) + jpeg[2:],
+        "chunks.png": png(4, 4, pixels, before=chunks),
+        "chunks-after.png": png(4, 4, pixels, after=chunks),
+        "comments.gif": gif[: gif.index(b",")] + comments + gif[gif.index(b",") :],
+        "disposal.gif": b"GIF89a" + struct.pack("<HHBBB", 10, 10, 0, 0, 0) + disposal,
+        "canvas.webp": b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff\x3f\0" * 2,
+        "tag.tif": tiff([(273, 4, 1, 8), (282, 5, size // 8, 8)], values),
+        "exif-tag.tif": tiff([(273, 4, 1, 8), (34665, 4, 1, 8 + size)], values + exif),
+        "tile.tif": tiff(tile_tags, tile),
+    }
 
 
 def test_a_bomb_costs_no_memory_and_nothing_is_printed(tmp_path: Path) -> None:
@@ -323,12 +316,14 @@ def test_a_bomb_costs_no_memory_and_nothing_is_printed(tmp_path: Path) -> None:
     corrupt = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x05\x00\xff\xff\xff\xff\xf0\xff\xff\xff" * 3
     (tmp_path / "exif.jpg").write_bytes(encoded(picture(), "JPEG", exif=corrupt))
     (tmp_path / "cut.tif").write_bytes(encoded(picture(200, 150), "TIFF")[:50_000])
+    for name, data in small_files_that_pillow_makes_large().items():
+        (tmp_path / name).write_bytes(data)
     program = """
         import resource, sys
         from pathlib import Path
-        from scanomaly.worker.encoding.images import ImageFailure, decode, read_file
+        from scanomaly.worker.encoding.images import ImageFailure, decode
         assert "torch" not in sys.modules
-        files = {path.name: read_file(path) for path in sorted(Path(sys.argv[1]).iterdir())}
+        files = {path.name: path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())}
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for name, data in files.items():
             try:
@@ -349,11 +344,64 @@ def test_a_bomb_costs_no_memory_and_nothing_is_printed(tmp_path: Path) -> None:
     assert answers == [
         "bomb.png too_large",
         "bomb.webp too_large",
+        "canvas.webp too_large",
+        "chunks-after.png truncated",
+        "chunks.png truncated",
+        "comments.gif truncated",
         "cut.tif truncated",
+        "disposal.gif too_large",
+        "exif-tag.tif truncated",
         "exif.jpg (40, 30)",
         "palette.png (40, 30)",
+        "segments.jpg truncated",
+        "tag.tif truncated",
+        "tile.tif too_large",
     ]
     assert int(grown.split()[1]) < 30_000 * (1024 if sys.platform == "darwin" else 1)
+
+
+class TestDecodingBytes:
+    @pytest.mark.parametrize(
+        ("mode", "file_format", "options"),
+        [
+            ("CMYK", "JPEG", {"progressive": True, "subsampling": 0}),
+            ("RGBA", "PNG", {}),
+            ("I;16", "PNG", {}),
+            ("F", "TIFF", {}),
+            ("RGBA", "TIFF", {"compression": "tiff_lzw", "strip_size": 1 << 30, "tiffinfo": {274: 6}}),
+            ("RGBA", "WEBP", {"lossless": True, "method": 0, "quality": 0}),
+            ("L", "GIF", {}),
+            ("RGB", "BMP", {}),
+        ],
+    )
+    def test_is_an_upper_bound_and_not_twice_too_high(
+        self, tmp_path: Path, mode: str, file_format: str, options: dict[str, object]
+    ) -> None:
+        """Against the growth of a process of its own, at 8 million pixels."""
+        path = tmp_path / "image"
+        if mode in ("I;16", "F"):
+            values = np.random.default_rng(0).integers(0, 1 << 16, (2000, 4000), np.uint16)
+            image = Image.fromarray(values if mode == "I;16" else values.astype(np.float32))
+        else:
+            image = picture(500, 250, mode).resize((4000, 2000), Image.Resampling.NEAREST)
+        image.save(path, file_format, **options)
+        said, grown = run_alone(
+            """
+            data, said = Path(sys.argv[1]).read_bytes(), []
+            before = peak()
+            decode(data, 100_000_000, lambda image: said.append(decoding_bytes(image, len(data))))
+            print(said[0], peak() - before)
+            """,
+            path,
+        )
+        assert grown <= said <= 2 * grown
+
+    def test_the_largest_image_fits_into_the_default_memory(self) -> None:
+        settings = Settings()
+        for file_format in ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF"):
+            image = Image.new("1", (10_000, settings.max_pixels // 10_000))
+            image.format = file_format
+            assert decoding_bytes(image, 40_000_000) + 40_000_000 < settings.batch_memory
 
 
 class TestThumbnail:

@@ -5,15 +5,14 @@ applied, the first frame of an animation. The one difference is grey of more tha
 conversion clips to white and which is scaled here to the image's own range.
 """
 
-import errno
 import io
 import logging
-import os
-import stat
 import warnings
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Imported for their effect: each registers its format, so that no thread registers them during a decode.
 from PIL import (  # noqa: F401
@@ -31,8 +30,6 @@ from ...models.states import FailureKind
 
 # An MPO file (two JPEGs in one) is opened as JPEG: Pillow then takes the MPO plugin itself.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF")
-MAX_FILE_BYTES = 2 * 1024**3
-"""A file above this is not read at all: no image under `max_pixels` needs it."""
 
 _SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -42,13 +39,55 @@ _SIGNATURES = {
     b"MM\x00*": "TIFF",
     b"GIF8": "GIF",
 }
-_STRIP_PIXELS = 1 << 20
+_PART_PIXELS = 1 << 16
 
-# decode() checks sizes itself, before any pixel, against the setting. What Pillow would warn about or log ends
-# as an ImageFailure or does not matter, and a filter set per call would not be safe between threads.
-Image.MAX_IMAGE_PIXELS = None
+# Measured with Pillow 13, 20 million pixels, every mode a format has: see `decoding_bytes`.
+_BYTES_PER_PIXEL = {
+    "JPEG": 12,  # CMYK, progressive: 4 in the image, 8 in libjpeg's coefficients of the whole image
+    "MPO": 12,
+    "PNG": 10,  # 4 in the image, 4 in its RGB copy; grey of 16 bits: 2 and 4, 1 in what is scaled and a passing 1
+    "BMP": 8,
+    "DIB": 8,
+    "TIFF": 13,  # RGBA of 16 bits in one strip: 8 in the strip, 4 in the image
+    "WEBP": 17,  # 4 each in libwebp's two canvases, the frame as bytes, the image; a lossless frame's cache
+    "GIF": 7,
+}
+_BYTES_PER_IMAGE = 4 * 1024**2  # lines, tables and what `_scale_to_8_bits` has of a part
+_MCU_PIXELS = 32
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+
+# Pillow keeps an object of 50 to 200 bytes for each segment, chunk or tag value that it reads, were it of one byte:
+# an image has no need of so many.
+_MAX_READS = 200_000
+_BYTES_PER_READ = 64
+_MAX_TAG_BYTES = 2 * 1024**2
+_BYTES_KEPT_AS_THEY_ARE = (1, 2, 7)  # TIFF's types byte, ASCII, undefined
+
+# What Pillow would warn about or log ends as an ImageFailure or does not matter, and a filter set per call would
+# not be safe between threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+def _bound_tags() -> None:
+    """Make a TIFF's or EXIF's directory refuse to unpack more than `_MAX_TAG_BYTES` of values."""
+
+    def bounded(load: Callable[..., Any]) -> Callable[..., Any]:
+        def load_some(directory: Any, data: bytes, *args: Any) -> Any:
+            directory.unpacked = getattr(directory, "unpacked", 0) + len(data)
+            if directory.unpacked > _MAX_TAG_BYTES:
+                raise ValueError("too many tag values")
+            return load(directory, data, *args)
+
+        return load_some
+
+    loaders = TiffImagePlugin.ImageFileDirectory_v2._load_dispatch
+    for kind, (size, load) in loaders.items():
+        if kind not in _BYTES_KEPT_AS_THEY_ARE:
+            loaders[kind] = size, bounded(load)
+
+
+_bound_tags()
 
 
 class ImageFailure(Exception):  # noqa: N818  (it is a result of a scan, not a fault of the program)
@@ -63,33 +102,29 @@ class ImageFailure(Exception):  # noqa: N818  (it is a result of a scan, not a f
         return type(self), (self.kind, self.detail)
 
 
-def read_file(path: Path) -> bytes:
-    """Read a whole regular file. Never waits for a pipe or a device.
+class _Source(io.BytesIO):
+    """A file's content that Pillow may read in so many parts only."""
 
-    Raises:
-        ImageFailure: MISSING, UNREADABLE, EMPTY or TOO_LARGE.
-        OSError: this process, not the file, is at fault: it has no file descriptor or memory left.
-    """
-    try:
-        # A FIFO without a writer would block a plain open().
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            _check_regular(os.fstat(file.fileno()))
-            data = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise _reading_failure(error) from error
-    if not data:
-        raise ImageFailure(FailureKind.EMPTY, "The file is empty.")
-    if len(data) > MAX_FILE_BYTES:
-        raise _file_too_large(len(data))
-    return data
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.reads_left: int | None = _MAX_READS + len(data) // _BYTES_PER_READ
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.reads_left is not None:
+            self.reads_left -= 1
+            if self.reads_left < 0:
+                raise ValueError("too many parts")
+        return super().read(size)
 
 
-def decode(data: bytes, max_pixels: int) -> Image.Image:
-    """Decode an image file's content. Safe to call from several threads.
+def decode(data: bytes, max_pixels: int, check: Callable[[Image.Image], None] = lambda image: None) -> Image.Image:
+    """Decode an image file's content. Safe to call from several threads, with the same `max_pixels` in all.
 
     Args:
         data: the whole file.
         max_pixels: width × height above which nothing is decoded.
+        check: called with the image when its format, mode and size are known and no pixel is decoded yet; what it
+            raises ends the decoding.
 
     Returns:
         The image in mode RGB, 8 bits a channel, as stored. Grey of 16 or 32 bits, integer or float, is scaled
@@ -100,16 +135,39 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
     """
     if not data:
         raise ImageFailure(FailureKind.EMPTY, "The file is empty.")
+    # Twice this is what Pillow refuses. It allocates for GIF and WebP while it opens them, and asks only this.
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
+    source = _Source(data)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(source, formats=FORMATS)
+        pixels = max(image.width * image.height, _tile_pixels(image))
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(max_pixels) from error
     except Exception as error:  # Pillow's parsers raise nearly anything on bad bytes
         raise _opening_failure(data, error) from error
-    _check_size(image, max_pixels)
+    if pixels > max_pixels:
+        raise _too_many_pixels(max_pixels)
+    check(image)
+    if image.format != "PNG":  # it alone has chunks after its pixels; BMP's runs are read byte by byte
+        source.reads_left = None
     try:
         image.load()
     except Exception as error:
         raise _decoding_failure(image, error) from error
     return _to_rgb(image)
+
+
+def decoding_bytes(image: Image.Image, file_bytes: int) -> int:
+    """An upper bound of the memory that `decode` takes besides the file's content, in bytes.
+
+    Args:
+        image: as `decode` hands it to `check`.
+        file_bytes: the file's size.
+    """
+    margin = _MCU_PIXELS - 1 if image.format in ("JPEG", "MPO") else 0  # it is coded in blocks
+    pixels = (image.width + margin) * (image.height + margin)
+    copies = 2 * file_bytes if image.format == "WEBP" else 0
+    return _BYTES_PER_PIXEL[str(image.format)] * pixels + 8 * _tile_pixels(image) + copies + _BYTES_PER_IMAGE
 
 
 def thumbnail(image: Image.Image, size: int) -> bytes:
@@ -122,42 +180,24 @@ def thumbnail(image: Image.Image, size: int) -> bytes:
     return buffer.getvalue()
 
 
-def _check_regular(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageFailure(FailureKind.UNREADABLE, "The path is a pipe, socket or device, not a regular file.")
-    if status.st_size > MAX_FILE_BYTES:
-        raise _file_too_large(status.st_size)
+def readable_bytes(count: int) -> str:
+    """`2 GiB`, `1.5 MiB`, `12 bytes`."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{count} bytes"
 
 
-def _file_too_large(size: int) -> ImageFailure:
-    limit = MAX_FILE_BYTES / 1024**3
-    return ImageFailure(
-        FailureKind.TOO_LARGE, f"The file has {size / 1024**3:.1f} GiB or more; the limit is {limit:g} GiB."
-    )
+def _too_many_pixels(limit: int) -> ImageFailure:
+    return ImageFailure(FailureKind.TOO_LARGE, f"The image has more than {limit:,} pixels (SCANOMALY_MAX_PIXELS).")
 
 
-def _reading_failure(error: OSError | ValueError) -> Exception:
-    number = getattr(error, "errno", None)
-    if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        return error
-    if number in (errno.ENOENT, errno.ENOTDIR):
-        return ImageFailure(FailureKind.MISSING, "The file is no longer there.")
-    if number == errno.EISDIR:
-        return ImageFailure(FailureKind.UNREADABLE, "The path is a folder, not a file.")
-    if number in (errno.EACCES, errno.EPERM):
-        return ImageFailure(FailureKind.UNREADABLE, "The worker has no permission to read the file.")
-    reason = getattr(error, "strerror", None) or str(error)
-    return ImageFailure(FailureKind.UNREADABLE, f"The file cannot be read: {reason}.")
-
-
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    if image.width < 1 or image.height < 1:
-        raise ImageFailure(FailureKind.NOT_AN_IMAGE, "The image has no pixels.")
-    if image.width * image.height > max_pixels:
-        raise ImageFailure(
-            FailureKind.TOO_LARGE,
-            f"The image has {image.width} × {image.height} pixels; the limit is {max_pixels:,} pixels in all.",
-        )
+def _tile_pixels(image: Image.Image) -> int:
+    """How many pixels a tile of a tiled TIFF has, which libtiff decodes as a whole; 0 without tiles."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 0
+    width, length = (image.tag_v2.get(tag) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+    return width * length if isinstance(width, int) and isinstance(length, int) else 0
 
 
 def _opening_failure(data: bytes, error: Exception) -> ImageFailure:
@@ -209,17 +249,27 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    finite = np.isfinite(values)
-    if not finite.any():
-        raise ImageFailure(FailureKind.NOT_AN_IMAGE, "The image holds no finite pixel value.")
     # Python floats: a difference of two 32-bit values can be too large for 32 bits.
-    low, high = float(values[finite].min()), float(values[finite].max())
+    low, high = float("inf"), float("-inf")
+    for _, part in _parts(image):
+        finite = part[np.isfinite(part)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:
+        raise ImageFailure(FailureKind.NOT_AN_IMAGE, "The image holds no finite pixel value.")
     scale = 255.0 / (high - low) if high > low else 0.0
-    grey = np.empty(values.shape, np.uint8)
-    rows = max(1, _STRIP_PIXELS // values.shape[1])  # in strips, so that float64 costs little memory
-    for top in range(0, values.shape[0], rows):
-        strip = values[top : top + rows].astype(np.float64)
-        strip = np.nan_to_num(strip, copy=False, nan=low, posinf=high, neginf=low)
-        grey[top : top + rows] = np.rint((strip - low) * scale)
+    grey = np.empty((image.height, image.width), np.uint8)
+    for (left, top, right, bottom), part in _parts(image):
+        values = np.nan_to_num(part.astype(np.float64), copy=False, nan=low, posinf=high, neginf=low)
+        grey[top:bottom, left:right] = np.rint((values - low) * scale)
     return Image.fromarray(grey).convert("RGB")
+
+
+def _parts(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], NDArray[Any]]]:
+    """(box, values) of parts of a grey image: NumPy's copy of a whole one takes twice its memory."""
+    width = min(image.width, _PART_PIXELS)
+    height = _PART_PIXELS // width
+    for top in range(0, image.height, height):
+        for left in range(0, image.width, width):
+            box = (left, top, min(left + width, image.width), min(top + height, image.height))
+            yield box, np.asarray(image.crop(box))

@@ -1,0 +1,235 @@
+"""The life of a batch: pending, queued, running, done.
+
+A call in Redis only says that a batch waits. Who holds a batch is written here, before the work starts, so that a
+second call for it does nothing, and the death of its worker is counted.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from .database import Database
+from .encoders import EncoderSpec
+from .records import Batch, BatchScan, Call, ScanResult
+from .states import BatchState, JobState, Priority, ScanState
+from .tables import BatchRow, EmbeddingRow, JobRow, ScanRow
+from .workers import alive_names, window
+
+_ON_ITS_WAY = (BatchState.QUEUED, BatchState.RUNNING)
+
+
+class Batches:
+    """The batches of a store. Every method raises StoreUnreachableError when the database cannot be used."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def next_calls(self, job_id: str) -> list[Call]:
+        """Mark as queued as many pending batches of a job as its window has room for. The caller sends the calls.
+
+        A caller that dies before it has sent them leaves them to `missed_calls`.
+        """
+        with self._database.write() as session:
+            job = session.get(JobRow, job_id)
+            if job is None or job.state != JobState.EMBEDDING:
+                return []
+            of_job = BatchRow.job_id == job_id
+            busy = session.scalar(select(func.count()).where(of_job, BatchRow.state.in_(_ON_ITS_WAY))) or 0
+            pending = select(BatchRow.id).where(of_job, BatchRow.state == BatchState.PENDING).order_by(BatchRow.id)
+            room = max(0, window(self._database, session) - busy)
+            ids = session.scalars(pending.limit(room).with_for_update(skip_locked=True)).all()
+            if ids:
+                now = self._database.now(session)
+                session.execute(
+                    update(BatchRow).where(BatchRow.id.in_(ids)).values(state=BatchState.QUEUED, queued_at=now)
+                )
+            return [Call(batch_id, Priority(job.priority)) for batch_id in ids]
+
+    def missed_calls(self, alive: Collection[int], older_than: float, job_id: str | None = None) -> list[Call]:
+        """The batches whose call was sent and is nowhere any more. They count as called anew: the caller does it.
+
+        Args:
+            alive: the batches whose calls Redis still has.
+            older_than: seconds since the call; a younger one may be on its way.
+            job_id: only this job's; None for all jobs.
+        """
+        with self._database.write() as session:
+            now = self._database.now(session)
+            query = (
+                select(BatchRow.id, JobRow.priority)
+                .join(JobRow)
+                .where(
+                    BatchRow.state == BatchState.QUEUED,
+                    BatchRow.queued_at < now - timedelta(seconds=older_than),
+                    JobRow.state == JobState.EMBEDDING,
+                )
+            )
+            if job_id is not None:
+                query = query.where(BatchRow.job_id == job_id)
+            calls = [
+                Call(batch_id, Priority(priority))
+                for batch_id, priority in session.execute(query.order_by(BatchRow.id))
+                if batch_id not in alive
+            ]
+            ids = [call.batch_id for call in calls]
+            session.execute(
+                update(BatchRow)
+                .where(BatchRow.id.in_(ids), BatchRow.state == BatchState.QUEUED)
+                .values(queued_at=now)
+            )
+            return calls
+
+    def open_jobs(self) -> tuple[list[str], list[str]]:
+        """The jobs being embedded that have pending batches, and those that have no batch left to do."""
+        pending = func.count().filter(BatchRow.state == BatchState.PENDING)
+        unfinished = func.count().filter(BatchRow.state != BatchState.DONE)
+        query = (
+            select(JobRow.id, pending, unfinished)
+            .join(BatchRow, BatchRow.job_id == JobRow.id)
+            .where(JobRow.state == JobState.EMBEDDING)
+            .group_by(JobRow.id)
+            .order_by(JobRow.created_at, JobRow.id)
+        )
+        with self._database.read() as session:
+            rows = session.execute(query).all()
+        return [job for job, waiting, _ in rows if waiting], [job for job, _, left in rows if not left]
+
+    def begin(self, batch_id: int, worker: str) -> Batch | None:
+        """Take a batch, and return its work.
+
+        A batch that is running in the name of a worker that died is taken over, and the death is counted.
+
+        Args:
+            batch_id: the batch.
+            worker: the name of the worker that will hold it.
+
+        Returns:
+            None when there is nothing to do: the batch is done or another living worker has it, or its job is not
+            being embedded now.
+        """
+        with self._database.write() as session:
+            row = session.get(BatchRow, batch_id, with_for_update=True)
+            if row is None or row.state == BatchState.DONE:
+                return None
+            job = session.get_one(JobRow, row.job_id)
+            if job.state != JobState.EMBEDDING:
+                return None
+            if row.state == BatchState.RUNNING and row.worker != worker:
+                if row.worker in alive_names(self._database, session):
+                    return None
+                row.deaths += 1
+            row.state = BatchState.RUNNING
+            row.worker = worker
+            row.started_at = row.started_at or datetime.now(UTC)
+            query = select(ScanRow.id, ScanRow.path).where(
+                ScanRow.batch_id == batch_id, ScanRow.state == ScanState.PENDING
+            )
+            scans = tuple(BatchScan(*scan) for scan in session.execute(query.order_by(ScanRow.id)))
+            encoder = EncoderSpec(**job.encoder)
+            return Batch(batch_id, job.id, job.root, job.follow_links, encoder, row.deaths, scans)
+
+    def split(self, batch: Batch) -> None:
+        """Put two halves in the place of a batch. Each carries one death: the next one splits it again."""
+        middle = batch.scans[len(batch.scans) // 2].id
+        with self._database.write() as session:
+            row = session.get(BatchRow, batch.id, with_for_update=True)
+            if row is None or row.state == BatchState.DONE:
+                return
+            of_batch = ScanRow.batch_id == batch.id
+            for half in (of_batch & (ScanRow.id < middle), of_batch & (ScanRow.id >= middle)):
+                count = session.scalar(select(func.count()).select_from(ScanRow).where(half)) or 0
+                new = add_batch(session, row.job_id, count, deaths=1, started_at=row.started_at)
+                session.execute(update(ScanRow).where(half).values(batch_id=new))
+            session.execute(delete(BatchRow).where(BatchRow.id == batch.id))
+
+    def give_back(self, batch: Batch) -> None:
+        """Let a batch go that this worker holds and cannot do now; nobody died of it."""
+        with self._database.write() as session:
+            session.execute(
+                update(BatchRow)
+                .where(BatchRow.id == batch.id, BatchRow.state == BatchState.RUNNING)
+                .values(state=BatchState.PENDING, worker=None, queued_at=None)
+            )
+
+    def finish(self, batch: Batch, results: Sequence[ScanResult], vectors: Mapping[str, bytes]) -> None:
+        """Write what became of a batch, in one transaction.
+
+        A batch that is done already, or was split, is left as it is. One that was given to another worker in the
+        meantime is done all the same: what both would write is equal.
+
+        Args:
+            batch: what `begin` returned.
+            results: one for each of its scans.
+            vectors: new embeddings by digest; float32 bytes, little-endian, L2-normalised.
+        """
+        failed = sum(result.failure is not None for result in results)
+        done = (
+            update(BatchRow)
+            .where(BatchRow.id == batch.id, BatchRow.state != BatchState.DONE)
+            .values(
+                state=BatchState.DONE,
+                embedded=len(results) - failed,
+                failed=failed,
+                encoded=len(vectors),
+                finished_at=datetime.now(UTC),
+            )
+        )
+        with self._database.write() as session:
+            if session.connection().execute(done).rowcount == 0:
+                return
+            self._add_embeddings(session, batch.encoder.key, vectors)
+            if results:
+                session.execute(update(ScanRow), [_scan_values(result) for result in results])
+
+    def _add_embeddings(self, session: Session, encoder_key: str, vectors: Mapping[str, bytes]) -> None:
+        # Sorted, so that two workers with the same content take PostgreSQL's row locks in one order.
+        rows = [
+            {"sha256": sha256, "encoder_key": encoder_key, "vector": vectors[sha256]} for sha256 in sorted(vectors)
+        ]
+        upsert = postgresql.insert if self._database.dialect == "postgresql" else sqlite.insert
+        if rows:
+            session.execute(upsert(EmbeddingRow).on_conflict_do_nothing(), rows)
+
+    def job_of(self, batch_id: int) -> str | None:
+        """The id of a batch's job; None when there is no such batch."""
+        with self._database.read() as session:
+            return session.scalar(select(BatchRow.job_id).where(BatchRow.id == batch_id))
+
+    def unfinished(self, job_id: str) -> list[int]:
+        """The ids of a job's batches that are not done."""
+        query = select(BatchRow.id).where(BatchRow.job_id == job_id, BatchRow.state != BatchState.DONE)
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(BatchRow.id)))
+
+
+def add_batch(
+    session: Session, job_id: str, scans: int, deaths: int = 0, started_at: datetime | None = None
+) -> int:
+    """Insert a pending batch and return its id."""
+    values = {"state": BatchState.PENDING, "deaths": deaths, "started_at": started_at}
+    zero = {"embedded": 0, "failed": 0, "encoded": 0}
+    statement = insert(BatchRow).values(job_id=job_id, scans=scans, **values, **zero).returning(BatchRow.id)
+    return session.scalars(statement).one()
+
+
+def call_off(session: Session, job_id: str) -> None:
+    """Forget the calls that were sent for a job: whoever gets one will do nothing."""
+    session.execute(
+        update(BatchRow)
+        .where(BatchRow.job_id == job_id, BatchRow.state == BatchState.QUEUED)
+        .values(state=BatchState.PENDING, queued_at=None)
+    )
+
+
+def _scan_values(result: ScanResult) -> dict[str, Any]:
+    return {
+        "id": result.scan_id,
+        "state": ScanState.FAILED if result.failure else ScanState.EMBEDDED,
+        "sha256": result.sha256,
+        "failure_kind": result.failure,
+        "failure_detail": result.detail,
+    }

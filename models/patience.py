@@ -1,0 +1,38 @@
+"""Waiting for a store that is away for a while."""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from .errors import StoreUnreachableError
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+def patiently(seconds: float, function: Callable[[], _T]) -> _T:
+    """Call a function, again and again while the store cannot be used.
+
+    Args:
+        seconds: for how long; the waits in between double, up to 10 seconds.
+        function: may be called several times.
+
+    Raises:
+        StoreUnreachableError: the store could not be used for all this time.
+    """
+    retrying = Retrying(
+        retry=retry_if_exception_type(StoreUnreachableError),
+        stop=stop_after_delay(seconds),
+        wait=wait_random_exponential(multiplier=0.2, max=10),
+        before_sleep=_tell,
+        reraise=True,
+    )
+    return retrying(function)
+
+
+def _tell(state: RetryCallState) -> None:
+    if state.attempt_number == 1 and state.outcome is not None:
+        logger.warning("%s; trying again", state.outcome.exception())

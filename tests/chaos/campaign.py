@@ -1,0 +1,164 @@
+"""One seed: a job, what its schedule does to it, and the verdict. And the table of many."""
+
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from .faults import Fault, draw_schedule, strike
+from .scans import draw_scans
+from .verdict import Scores, Verdict, judge, judge_queues, judge_stop, scores_in
+from .world import World
+
+SCANS = 240
+SCAN_SECONDS = 0.06
+BATCH_SIZE = 8
+ENCODER = "chaos"
+END_SECONDS = 120.0
+
+_SUBMISSIONS = 20
+
+
+@dataclass
+class Outcome:
+    """What became of one seed."""
+
+    database: str
+    seed: int
+    faults: Counter[str] = field(default_factory=Counter)
+    finished: bool = False
+    verdict: Verdict = field(default_factory=Verdict)
+    recoveries: list[float] = field(default_factory=list)
+    """Seconds from a kill to the batch in work again."""
+    ending: float = 0.0
+    """Seconds from the last fault, or its repair, to the end of the job."""
+    seconds: float = 0.0
+    notes: str = ""
+    """For a failure: events, rows and logs."""
+
+    @property
+    def problems(self) -> list[str]:
+        return self.verdict.problems
+
+    def __str__(self) -> str:
+        longest = f"{max(self.recoveries):.1f} s" if self.recoveries else "-"
+        result = "; ".join(self.problems) or "ok"
+        return (
+            f"{self.database} seed {self.seed}: {self.faults.total()} faults, longest recovery {longest}, "
+            f"end {self.ending:.1f} s after the last, {self.seconds:.1f} s in all: {result}"
+        )
+
+
+def undisturbed(scans: Path, encoder: str = ENCODER) -> Scores:
+    """The scores of a folder when nothing happens."""
+    with World("sqlite", workers=1) as world:
+        world.submit(scans, "--encoder", encoder, "--batch-size", str(BATCH_SIZE)).wait()
+        world.until(world.ended, END_SECONDS, "an undisturbed job ends")
+        return scores_in(Path(world.rows("SELECT report_folder FROM jobs")[0][0]))
+
+
+def play(database: str, seed: int, scans: Path, expected: Scores) -> Outcome:
+    """Submit a job, let the seed's faults happen to it, and judge what comes out."""
+    outcome = Outcome(database, seed)
+    random = Random(seed)
+    schedule = draw_schedule(random)
+    begun = time.monotonic()
+    with World(database, CHAOS_SCAN_SECONDS=str(SCAN_SECONDS)) as world:
+        striker = _Striker(world, random, outcome)
+        striker.strike_all(schedule.embedding)
+        try:
+            _submit(world, scans, schedule.submitter_lives, outcome)
+            world.until(lambda: world.ended() or world.state() == "scoring", END_SECONDS, "all scans are embedded")
+            striker.strike_all(schedule.scoring)
+            world.until(world.ended, END_SECONDS, "the job ends")
+            outcome.finished = world.state() == "done"
+            outcome.ending = max(0.0, time.monotonic() - striker.last)
+            striker.enabled = False
+            world.until(world.idle, END_SECONDS, "all is repaired")
+            outcome.verdict = judge(world, expected)
+            judge_queues(world, outcome.verdict)
+            judge_stop(world, outcome.verdict)
+        except (TimeoutError, AssertionError) as error:
+            outcome.problems.append(str(error))
+        outcome.recoveries = world.recoveries
+        if outcome.problems:
+            outcome.notes = world.describe()
+    outcome.seconds = time.monotonic() - begun
+    return outcome
+
+
+class _Striker:
+    """Strikes with faults, and knows when the last one was over."""
+
+    def __init__(self, world: World, random: Random, outcome: Outcome) -> None:
+        self._world = world
+        self._random = random
+        self._outcome = outcome
+        self.last = time.monotonic()
+        self.enabled = True
+
+    def strike_all(self, faults: Sequence[tuple[float, Fault]]) -> None:
+        after = 0.0
+        for seconds, fault in faults:
+            after += seconds
+            self._world.later(after, partial(self._strike, fault))
+
+    def _strike(self, fault: Fault) -> None:
+        if self.enabled and strike(fault, self._world, self._random):
+            self._outcome.faults[fault.__name__.replace("_", " ")] += 1
+            self.last = time.monotonic()
+
+
+def _submit(world: World, scans: Path, lives: float | None, outcome: Outcome) -> None:
+    """Submit until there is a job, as a person would."""
+    for attempt in range(_SUBMISSIONS):
+        submission = world.submit(scans, "--encoder", ENCODER, "--batch-size", str(BATCH_SIZE))
+        if attempt == 0 and lives is not None:
+            world.later(lives, submission.kill)
+            outcome.faults["kill submitter"] += 1
+        code = submission.wait()
+        world.tell(f"submit ended with {code}")
+        world.until(lambda: _answers(world), END_SECONDS, "the store answers")
+        if world.state() is not None:
+            return
+        assert code != 0, "submit ended with 0, and there is no job"
+    raise AssertionError(f"no job after {_SUBMISSIONS} submissions")
+
+
+def _answers(world: World) -> bool:
+    return world.database.name == "sqlite" or world.peek("SELECT 1") != []
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """What a README may show: one row a store."""
+    lines = [
+        "| store | seeds | faults | jobs finished | scans lost | scores changed | child kill → batch running again | "
+        "worst time from the last fault to the end |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for database in sorted({outcome.database for outcome in outcomes}):
+        these = [outcome for outcome in outcomes if outcome.database == database]
+        recoveries = [seconds for outcome in these for seconds in outcome.recoveries]
+        times = f"median {statistics.median(recoveries):.1f} s, max {max(recoveries):.1f} s" if recoveries else "-"
+        lines.append(
+            f"| {database} | {len(these)} | {sum(outcome.faults.total() for outcome in these)} "
+            f"| {sum(outcome.finished for outcome in these)} of {len(these)} "
+            f"| {sum(outcome.verdict.lost for outcome in these)} | {sum(outcome.verdict.changed for outcome in these)} "
+            f"| {times} | {max(outcome.ending for outcome in these):.1f} s |"
+        )
+    kinds: Counter[str] = sum((outcome.faults for outcome in outcomes), Counter())
+    lines += ["", "Faults: " + ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())]
+    return "\n".join(lines)
+
+
+def with_scans(run: Callable[[Path, Scores], int]) -> int:
+    """Run something with a folder of scans and their scores."""
+    with tempfile.TemporaryDirectory(prefix="chaos-scans-") as folder:
+        scans = Path(folder) / "scans"
+        draw_scans(scans, SCANS)
+        return run(scans, undisturbed(scans))

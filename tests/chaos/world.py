@@ -1,0 +1,329 @@
+"""A world to break: a broker, a store, workers and a submitter, all of them real processes of its own."""
+
+import heapq
+import itertools
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from .servers import DATABASES, Broker, Postgres, Sqlite, children
+
+COMMAND = str(Path(sys.executable).parent / "scanomaly")
+PLUGIN = Path(__file__).parent / "plugin"
+ENDED = ("done", "failed", "cancelled")
+NO_STORE = (psycopg.Error, sqlite3.Error)
+
+_LOOK_SECONDS = 0.1
+_STOP_SECONDS = 45.0
+_TAIL_LINES = 40
+
+
+@dataclass
+class Worker:
+    """One `scanomaly worker`, through all its lives."""
+
+    number: int
+    log: Path
+    process: subprocess.Popen[bytes]
+    exit_codes: list[int] = field(default_factory=list)
+    """How its earlier lives ended."""
+    due: bool = False
+    """Whether it is dead and will be started again."""
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def child(self) -> int | None:
+        """The process that computes; None between two of them."""
+        found = children(self.pid) if self.alive else []
+        return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A batch in the hands of a process that was killed."""
+
+    batch: int
+    as_it_was: tuple[Any, ...]
+    at: float
+
+
+class World:
+    """`with World(...) as world`: it is gone after it, with all its processes.
+
+    Time passes in `until` alone: there, what is due is done, and who has died is started again.
+    """
+
+    def __init__(self, database: str, workers: int = 2, **variables: str) -> None:
+        """`variables` are environment variables for every process of Scanomaly."""
+        # A short path, so that a socket in it can be had; and one that PostgreSQL's own user may enter.
+        self.folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
+        self.folder.chmod(0o711)
+        self.home = self.folder / "home"
+        self.home.mkdir()
+        self.broker = Broker(self.folder)
+        self.database: Sqlite | Postgres = DATABASES[database](self.folder)
+        self.workers: list[Worker] = []
+        self.events: list[str] = []
+        self.recoveries: list[float] = []
+        """Seconds from the kill of a process to its batch in work again."""
+        self._count = workers
+        self._held: list[_Held] = []
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = itertools.count()
+        self._begun = time.monotonic()
+        self._environment = (
+            {name: value for name, value in os.environ.items() if not name.startswith("SCANOMALY_")}
+            | {"SCANOMALY_HOME": str(self.home), "SCANOMALY_BROKER_URL": self.broker.url, "SCANOMALY_DEVICE": "cpu"}
+            | {"PYTHONPATH": str(PLUGIN), "OMP_NUM_THREADS": "1", "CHAOS_DEEDS": str(self.folder / "deeds")}
+            | self.database.environment
+            | variables
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            self.broker.start()
+            self.database.start()
+            for number in range(self._count):
+                log = self.folder / f"worker-{number}.log"
+                self.workers.append(Worker(number, log, self._start("worker", log=log)))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None:
+                error.add_note(self.describe())
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Kill everything, and leave nothing."""
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for worker in self.workers:
+            worker.process.wait()
+        self.broker.kill()
+        self.database.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # Time
+
+    def until(self, reached: Callable[[], object], seconds: float, what: str) -> float:
+        """Let time pass until something is reached. Returns for how long. Raises TimeoutError."""
+        begun = time.monotonic()
+        while not reached():
+            if time.monotonic() - begun > seconds:
+                raise TimeoutError(f"{what}: not within {seconds:.0f} s")
+            self._turn()
+        return time.monotonic() - begun
+
+    def later(self, seconds: float, action: Callable[[], object]) -> None:
+        """Have something done when time has passed."""
+        heapq.heappush(self._due, (time.monotonic() + seconds, next(self._numbers), action))
+
+    def idle(self) -> bool:
+        """Whether nothing is left to be done or started, and every batch that was dropped is taken up."""
+        return not self._due and not self._held and not any(worker.due for worker in self.workers)
+
+    def _turn(self) -> None:
+        while self._due and self._due[0][0] <= time.monotonic():
+            heapq.heappop(self._due)[2]()
+        for worker in self.workers:
+            if not worker.alive and not worker.due:
+                self.restart(worker, 1.0)
+        if self._held:
+            self._look_for_recoveries()
+        time.sleep(_LOOK_SECONDS)
+
+    def tell(self, event: str) -> None:
+        self.events.append(f"{time.monotonic() - self._begun:6.1f} s  {event}")
+
+    # Processes
+
+    def _start(self, *arguments: str | Path, log: Path) -> subprocess.Popen[bytes]:
+        with open(log, "ab") as output:
+            return subprocess.Popen(
+                [COMMAND, *map(str, arguments)],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def call(self, *arguments: str | Path, code: int = 0) -> str:
+        """Run a command to its end, and return what it printed to standard output."""
+        done = subprocess.run(
+            [COMMAND, *map(str, arguments)],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == code, f"{arguments}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout
+
+    def submit(self, *arguments: str | Path) -> "Submission":
+        return Submission(self, self._start("submit", *arguments, "--json", log=self.folder / "submit.log"))
+
+    def restart(self, worker: Worker, seconds: float) -> None:
+        """Start a worker that is dead or dying again, as whoever runs it would."""
+
+        def start() -> None:
+            code = worker.process.wait(_STOP_SECONDS)
+            worker.exit_codes.append(code)
+            worker.process = self._start("worker", log=worker.log)
+            worker.due = False
+            self.tell(f"worker {worker.number} started again; it had ended with {code}")
+
+        worker.due = True
+        self.later(seconds, start)
+
+    def stop_workers(self) -> list[int]:
+        """Tell all workers to stop, and return their exit codes."""
+        for worker in self.workers:
+            if worker.alive:
+                worker.process.terminate()
+        return [worker.process.wait(_STOP_SECONDS) for worker in self.workers]
+
+    def processes(self) -> list[int]:
+        """The process ids of all of Scanomaly's processes in this world."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"SCANOMALY_HOME={self.home}\0".encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+        return found
+
+    def kill(self, pid: int, holder: Worker) -> None:
+        """Kill a process of a worker, and note what batch it held, to see when that is in work again."""
+        held = self.held_by(holder)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        now = time.monotonic()
+        self._held += [_Held(batch, as_it_was, now) for batch, as_it_was in held.items()]
+
+    # The store
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """What a query finds. Raises one of NO_STORE."""
+        connection = self.database.connect()
+        try:
+            return list(connection.execute(sql).fetchall())
+        finally:
+            connection.close()
+
+    def peek(self, sql: str) -> list[tuple[Any, ...]]:
+        """What a query finds; nothing while there is no store, or no table in it yet."""
+        try:
+            return self.rows(sql)
+        except NO_STORE:
+            return []
+
+    def state(self) -> str | None:
+        """The state of the newest job; None while it cannot be seen."""
+        found = self.peek("SELECT state FROM jobs ORDER BY created_at DESC LIMIT 1")
+        return found[0][0] if found else None
+
+    def ended(self) -> bool:
+        return self.state() in ENDED
+
+    def running(self) -> int:
+        """How many batches are in work."""
+        found = self.peek("SELECT count(*) FROM batches WHERE state = 'running'")
+        return int(found[0][0]) if found else 0
+
+    def held_by(self, worker: Worker) -> dict[int, tuple[Any, ...]]:
+        """The batches that a worker has in work, by id."""
+        found = self.peek(
+            "SELECT b.id, b.state, b.worker, b.deaths FROM batches b JOIN workers w ON w.name = b.worker "
+            f"WHERE b.state = 'running' AND w.pid = {worker.pid}"
+        )
+        return {row[0]: row[1:] for row in found}
+
+    def holding(self) -> Worker | None:
+        """A worker that has a batch in work."""
+        return next((worker for worker in self.workers if worker.child and self.held_by(worker)), None)
+
+    def _look_for_recoveries(self) -> None:
+        ids = ", ".join(str(held.batch) for held in self._held)
+        try:
+            found = {
+                row[0]: row[1:]
+                for row in self.rows(f"SELECT id, state, worker, deaths FROM batches WHERE id IN ({ids})")
+            }
+        except NO_STORE:
+            return
+        over = self.ended()
+        for held in list(self._held):
+            now = found.get(held.batch)
+            again = now is None or now[0] == "done" or (now[0] == "running" and now != held.as_it_was)
+            if again or over:
+                self._held.remove(held)
+                self.recoveries.append(time.monotonic() - held.at)
+                self.tell(f"batch {held.batch} in work again after {self.recoveries[-1]:.1f} s")
+
+    # For whoever reads of a failure
+
+    def describe(self) -> str:
+        """All that there is to know: what happened, the rows, the queues, the ends of the logs."""
+        parts = ["", "Events:", *self.events, "", f"Broker: {self.broker.contents()}", "", "Rows:"]
+        for sql in (
+            "SELECT id, state, scans, worker, queued_at, deaths, error FROM jobs",
+            "SELECT name, pid, beat_at, stopped_at FROM workers",
+            "SELECT id, state, worker, queued_at, deaths, scans, embedded, failed FROM batches WHERE state <> 'done'",
+            "SELECT state, count(*) FROM batches GROUP BY state",
+            "SELECT state, failure_kind, count(*), min(path) FROM scans GROUP BY state, failure_kind",
+        ):
+            try:
+                parts += [sql, *(f"    {row}" for row in self.rows(sql)[:30])]
+            except NO_STORE as error:
+                parts += [sql, f"    {error}"]
+        for log in sorted(self.folder.glob("*.log")):
+            lines = log.read_text(errors="replace").splitlines()
+            parts += ["", f"{log.name}:", *lines[-_TAIL_LINES:]]
+        return "\n".join(parts)
+
+
+class Submission:
+    """One `scanomaly submit` under way."""
+
+    def __init__(self, world: World, process: subprocess.Popen[bytes]) -> None:
+        self._world = world
+        self._process = process
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> int:
+        """Let time pass until it has ended. Returns its exit code."""
+        self._world.until(lambda: self._process.poll() is not None, 120, "submit ends")
+        return self._process.wait()

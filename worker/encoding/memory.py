@@ -1,0 +1,88 @@
+"""How many bytes the scans of a batch may take at one time."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ...models.states import FailureKind
+from .images import ImageFailure, readable_bytes
+
+
+class NoRoomError(Exception):
+    """A scan that is being prepared needs more than is free now: `need` bytes in all, to be waited for anew."""
+
+    def __init__(self, need: int) -> None:
+        super().__init__(need)
+        self.need = need
+
+
+class MemoryBudget:
+    """Bytes that threads share: first come, first served. Who waits holds nothing, so there is no deadlock."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._free = total
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator["Share"]:
+        """Wait until `size` bytes are free; hold them, and what the share grows to, until the end of the block."""
+        self._wait_for(size)
+        share = Share(self, size)
+        try:
+            yield share
+        finally:
+            self._give_back(share.size)
+
+    def grow(self, share: "Share", need: int) -> None:
+        """Make a share `need` bytes large, without waiting.
+
+        Raises:
+            NoRoomError: so much is not free now, or others came first.
+            ImageFailure: TOO_LARGE, so much is never free.
+        """
+        if need > self._total:
+            raise ImageFailure(
+                FailureKind.TOO_LARGE,
+                f"The scan takes up to {readable_bytes(need)} of memory; "
+                f"the limit is {readable_bytes(self._total)} (SCANOMALY_BATCH_MEMORY).",
+            )
+        with self._changed:
+            # A share that holds something may pass those who wait: it came before them, and soon gives all back.
+            if need - share.size > self._free or (self._queue and not share.size):
+                raise NoRoomError(need)
+            self._free -= need - share.size
+            share.size = need
+
+    def _wait_for(self, size: int) -> None:
+        if not size:
+            return
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+            self._changed.wait_for(lambda: self._queue[0] is ticket and self._free >= size)
+            self._queue.popleft()
+            self._free -= size
+            self._changed.notify_all()
+
+    def _give_back(self, size: int) -> None:
+        with self._changed:
+            self._free += size
+            self._changed.notify_all()
+
+
+class Share:
+    """What one scan holds of a budget: `size` bytes, of which it has said what a part is for."""
+
+    def __init__(self, budget: MemoryBudget, size: int) -> None:
+        self.size = size
+        self._budget = budget
+        self._used = 0
+
+    def reserve(self, size: int) -> None:
+        """Take `size` bytes more for something; the share grows when it is too small. Raises as `grow` does."""
+        self._used += size
+        if self._used > self.size:
+            self._budget.grow(self, self._used)
