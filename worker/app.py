@@ -1,4 +1,4 @@
-"""The Celery app: `celery -A scanomaly.worker.app worker`."""
+"""The Celery app, as `consume.py` runs it."""
 
 from ..models.queue import make_celery
 from ..models.settings import Settings

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -72,13 +73,53 @@ def test_debug_shows_where_it_went_wrong(scanomaly: Scanomaly) -> None:
         ("SCANOMALY_STORE_URL", "postgresql://ann:secret@127.0.0.1:1/none"),
     ],
 )
-@pytest.mark.parametrize("command", ["run", "submit", "worker"])
+@pytest.mark.parametrize("command", ["run", "resume", "worker"])
 def test_a_service_that_is_not_there_is_69(home: Path, drawn: Path, command: str, variable: str, url: str) -> None:
     user = Scanomaly(home, **{variable: url})
-    arguments = [] if command == "worker" else [drawn, *OFFLINE]
+    arguments = [drawn, *OFFLINE] if command == "run" else []
     line = error_line(user(command, *arguments, code=69).stderr)
     assert variable in line
     assert "secret" not in line
+
+
+def test_a_job_is_submitted_without_a_broker_and_done_when_there_is_one(home: Path, drawn: Path) -> None:
+    away = Scanomaly(home, SCANOMALY_BROKER_URL="redis://ann:secret@127.0.0.1:1/0")
+    done = away("submit", drawn, *OFFLINE)
+    job = done.stdout.strip()
+    assert f"Note: job {job} is stored, and the workers hear of it when the broker is back" in done.stderr
+    assert "secret" not in done.stderr
+    user = Scanomaly(home)
+    assert user.json("status", job)["stalled"]
+    with user.started("worker"):
+        assert user.json("watch", job)["state"] == "done"
+    (worker,) = user.json("workers")["workers"]
+    assert worker["state"] == "stopped"
+    user("workers", "--here", code=1)
+
+
+def test_a_paused_job_waits_while_another_is_done(scanomaly: Scanomaly, drawn: Path) -> None:
+    job = scanomaly("submit", drawn, *OFFLINE, "--priority", "high").stdout.strip()
+    status = scanomaly.json("pause", job)
+    assert (status["state"], status["priority"]) == ("paused", "high")
+    assert "only a job that is being embedded" in scanomaly("pause", job, code=1).stderr
+    assert "takes it up again" in scanomaly("status", job).stdout
+    with scanomaly.started("worker"):
+        scanomaly.job(drawn, *OFFLINE, "--priority", "low")
+        status = scanomaly.json("status", job)
+        assert (status["state"], status["scans"]["embedded"], status["stalled"]) == ("paused", 0, False)
+        assert scanomaly.json("resume", job)["state"] == "embedding"
+        assert scanomaly.json("watch", job)["state"] == "done"
+        assert scanomaly.json("resume")["calls_sent"] == 0
+    assert "it has ended" in scanomaly("resume", job, code=1).stderr
+
+
+def test_the_store_is_checked_and_upgraded(scanomaly: Scanomaly) -> None:
+    assert "was made" in scanomaly("store", "check").stdout
+    assert "as this program needs it" in scanomaly("store", "check").stdout
+    with sqlite3.connect(scanomaly.home / "store.sqlite") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    for command in (["store", "check"], ["store", "upgrade"], ["worker"], ["jobs"]):
+        assert "newer than this program's" in error_line(scanomaly(*command, code=69).stderr)
 
 
 def test_a_bad_setting_is_named(home: Path) -> None:

@@ -70,10 +70,12 @@ def play(database: str, seed: int, scans: Path, expected: Scores) -> Outcome:
     begun = time.monotonic()
     with World(database, CHAOS_SCAN_SECONDS=str(SCAN_SECONDS)) as world:
         striker = _Striker(world, random, outcome)
-        striker.strike_all(schedule.embedding)
+        striker.strike_all(schedule.starting)
         try:
             _submit(world, scans, schedule.submitter_lives, outcome)
-            world.until(lambda: world.ended() or world.state() == "scoring", END_SECONDS, "all scans are embedded")
+            world.until(lambda: world.running() or world.embedded(), END_SECONDS, "a batch is in work")
+            striker.strike_all(schedule.embedding)
+            world.until(world.embedded, END_SECONDS, "all scans are embedded")
             striker.strike_all(schedule.scoring)
             world.until(world.ended, END_SECONDS, "the job ends")
             outcome.finished = world.state() == "done"
@@ -137,18 +139,18 @@ def _answers(world: World) -> bool:
 def table(outcomes: Sequence[Outcome]) -> str:
     """What a README may show: one row a store."""
     lines = [
-        "| store | seeds | faults | jobs finished | scans lost | scores changed | child kill → batch running again | "
+        "| store | seeds | faults | jobs finished | scans lost | scores changed | kill → batch running again | "
         "worst time from the last fault to the end |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for database in sorted({outcome.database for outcome in outcomes}):
         these = [outcome for outcome in outcomes if outcome.database == database]
         recoveries = [seconds for outcome in these for seconds in outcome.recoveries]
+        lost, changed = (sum(getattr(outcome.verdict, what) for outcome in these) for what in ("lost", "changed"))
         times = f"median {statistics.median(recoveries):.1f} s, max {max(recoveries):.1f} s" if recoveries else "-"
         lines.append(
             f"| {database} | {len(these)} | {sum(outcome.faults.total() for outcome in these)} "
-            f"| {sum(outcome.finished for outcome in these)} of {len(these)} "
-            f"| {sum(outcome.verdict.lost for outcome in these)} | {sum(outcome.verdict.changed for outcome in these)} "
+            f"| {sum(outcome.finished for outcome in these)} of {len(these)} | {lost} | {changed} "
             f"| {times} | {max(outcome.ending for outcome in these):.1f} s |"
         )
     kinds: Counter[str] = sum((outcome.faults for outcome in outcomes), Counter())

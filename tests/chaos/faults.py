@@ -54,7 +54,7 @@ def kill_both(world: World, random: Random) -> str | None:
 
 
 def freeze_worker(world: World, random: Random) -> str | None:
-    """A child, a parent or both stand still; the longest time is one after which others hold the worker for dead."""
+    """A child, a parent or both stand still; for the longest time, so that others hold the worker for dead."""
     worker = _one(world, random)
     child = worker.child
     if child is None:
@@ -191,10 +191,12 @@ class Schedule:
 
     submitter_lives: float | None
     """After how many seconds the first submitter is killed; None for one that lives."""
-    embedding: tuple[tuple[float, Fault], ...]
+    starting: tuple[tuple[float, Fault], ...]
     """Faults, each with the seconds since the one before, from the submission on."""
+    embedding: tuple[tuple[float, Fault], ...]
+    """The same from the first batch on."""
     scoring: tuple[tuple[float, Fault], ...]
-    """Faults for when the job is being scored, with the seconds since then."""
+    """The same from the last batch on."""
 
 
 def draw_schedule(random: Random) -> Schedule:
@@ -204,8 +206,9 @@ def draw_schedule(random: Random) -> Schedule:
 
     return Schedule(
         submitter_lives=random.uniform(0.3, 2.5) if random.random() < 0.25 else None,
-        embedding=draw(random.randint(4, 7), 0.3, 2.5),
-        scoring=draw(random.randint(0, 2), 0.0, 1.0),
+        starting=draw(random.randint(0, 2), 0.0, 2.5),
+        embedding=draw(random.randint(3, 6), 0.1, 1.5),
+        scoring=draw(random.randint(0, 2), 0.0, 1.5),
     )
 
 

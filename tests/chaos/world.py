@@ -94,7 +94,11 @@ class World:
         self._environment = (
             {name: value for name, value in os.environ.items() if not name.startswith("SCANOMALY_")}
             | {"SCANOMALY_HOME": str(self.home), "SCANOMALY_BROKER_URL": self.broker.url, "SCANOMALY_DEVICE": "cpu"}
-            | {"PYTHONPATH": str(PLUGIN), "OMP_NUM_THREADS": "1", "CHAOS_DEEDS": str(self.folder / "deeds")}
+            | {
+                "PYTHONPATH": f"{PLUGIN}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+                "OMP_NUM_THREADS": "1",
+                "CHAOS_DEEDS": str(self.folder / "deeds"),
+            }
             | self.database.environment
             | variables
         )
@@ -198,7 +202,10 @@ class World:
         """Start a worker that is dead or dying again, as whoever runs it would."""
 
         def start() -> None:
-            code = worker.process.wait(_STOP_SECONDS)
+            if worker.alive:  # it ends its batch, or stands still
+                self.later(0.5, start)
+                return
+            code = worker.process.wait()
             worker.exit_codes.append(code)
             worker.process = self._start("worker", log=worker.log)
             worker.due = False
@@ -256,6 +263,9 @@ class World:
     def ended(self) -> bool:
         return self.state() in ENDED
 
+    def embedded(self) -> bool:
+        return self.state() in ("scoring", *ENDED)
+
     def running(self) -> int:
         """How many batches are in work."""
         found = self.peek("SELECT count(*) FROM batches WHERE state = 'running'")
@@ -299,7 +309,7 @@ class World:
         for sql in (
             "SELECT id, state, scans, worker, queued_at, deaths, error FROM jobs",
             "SELECT name, pid, beat_at, stopped_at FROM workers",
-            "SELECT id, state, worker, queued_at, deaths, scans, embedded, failed FROM batches WHERE state <> 'done'",
+            "SELECT id, state, worker, queued_at, deaths, scans FROM batches WHERE state <> 'done'",
             "SELECT state, count(*) FROM batches GROUP BY state",
             "SELECT state, failure_kind, count(*), min(path) FROM scans GROUP BY state, failure_kind",
         ):

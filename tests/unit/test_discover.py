@@ -72,10 +72,55 @@ def test_link_loops_end(tmp_path: Path) -> None:
     assert set(reasons(found)) == {"a/up", "b/a", "self"}
 
 
-def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path: Path) -> None:
-    touch(tmp_path, "elsewhere/1.png", "root/2.png")
-    (tmp_path / "root" / "more").symlink_to(tmp_path / "elsewhere")
-    assert find_in_folder(tmp_path / "root").paths == ("2.png", "more/1.png")
+LEADS_OUT = "a link that leads out of the folder: --follow-links takes it"
+
+
+def test_links_that_lead_out_are_followed_on_demand_only(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/1.png", "elsewhere/deep/3.png", "root/2.png", "root/a/4.png")
+    root = tmp_path / "root"
+    (root / "more").symlink_to(tmp_path / "elsewhere")
+    (root / "a" / "up.png").symlink_to("../../elsewhere/1.png")
+    (root / "a" / "gone.png").symlink_to("../../elsewhere/gone.png")
+    (root / "a" / "text.txt").symlink_to("../../elsewhere/1.png")
+    found = find_in_folder(root)
+    assert found.paths == ("2.png", "a/4.png")
+    assert reasons(found) == dict.fromkeys(("more", "a/up.png", "a/gone.png", "a/text.txt"), LEADS_OUT)
+    assert find_in_folder(root, follow_links=True).paths == (
+        "2.png",
+        "a/4.png",
+        "a/gone.png",
+        "a/up.png",
+        "more/1.png",
+        "more/deep/3.png",
+    )
+
+
+def test_links_that_stay_inside_are_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "root/a/1.png")
+    root = tmp_path / "root"
+    (root / "b").symlink_to("a")
+    (root / "c.png").symlink_to(root / "a" / "1.png")
+    (root / "gone.png").symlink_to("a/gone.png")
+    (tmp_path / "alias").symlink_to("root")
+    for folder in (root, tmp_path / "alias"):
+        found = find_in_folder(folder)
+        assert found.root == folder
+        assert found.paths == ("a/1.png", "c.png", "gone.png")
+        assert reasons(found) == {"b": "a folder that was walked already (symbolic link)"}
+
+
+def test_only_links_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Millions of files on a file server: resolving a path costs a system call for each of its parts."""
+    touch(tmp_path, *(f"{folder}/{number}.png" for folder in "abc" for number in range(20)))
+    (tmp_path / "link.png").symlink_to("a/1.png")
+    asked: list[str] = []
+    resolve = os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: asked.append(str(path)) or resolve(path))
+    assert len(find_in_folder(tmp_path).paths) == 61
+    assert asked == [str(tmp_path), str(tmp_path / "link.png")]
+    asked.clear()
+    assert len(find_in_list(str(path) for path in tmp_path.rglob("*.png")).paths) == 61
+    assert len(asked) == 5  # the root, its three folders, the link
 
 
 def test_reports_of_earlier_jobs_are_no_scans(tmp_path: Path) -> None:
@@ -108,3 +153,24 @@ def test_a_list_keeps_its_order_and_what_is_missing(tmp_path: Path, monkeypatch:
     assert reasons(found) == {"t/x.txt": "not an image by its ending"}
     with pytest.raises(SourceError, match="is empty"):
         find_in_list(["\n"])
+
+
+def test_links_of_a_list_that_lead_out(tmp_path: Path) -> None:
+    touch(tmp_path, "outside/1.png", "s/a.png", "s/t/b.png")
+    (tmp_path / "s" / "link.png").symlink_to("../outside/1.png")
+    (tmp_path / "s" / "folder").symlink_to("../outside")
+    (tmp_path / "s" / "gone.png").symlink_to("t/gone.png")
+    names = ["a.png", "t/b.png", "link.png", "folder/1.png", "gone.png"]
+    lines = [f"{tmp_path}/s/{name}" for name in names]
+    found = find_in_list(lines)
+    assert found.root == tmp_path / "s"
+    assert found.paths == ("a.png", "t/b.png", "gone.png")
+    assert reasons(found) == dict.fromkeys(("link.png", "folder/1.png"), LEADS_OUT)
+    assert find_in_list(lines, follow_links=True).paths == tuple(names)
+
+
+def test_a_list_stores_no_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "s/a.png", "t/b.png")
+    monkeypatch.chdir(tmp_path / "s")
+    found = find_in_list(["a.png", "../t/b.png", "./../s/c.png", "nul\0/d.png"])
+    assert found.paths == ("s/a.png", "t/b.png", "s/c.png", "s/nul\0/d.png")

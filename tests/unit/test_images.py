@@ -65,7 +65,7 @@ def exif(orientation: int) -> bytes:
 
 
 def run_alone(program: str, *arguments: object) -> list[int]:
-    """The numbers that a program prints in a process of its own, which has `peak()`: its largest memory, in bytes."""
+    """The numbers that a program prints in a process of its own; `peak()` is its largest memory, in bytes."""
     start = """
         import re, resource, sys
         from pathlib import Path

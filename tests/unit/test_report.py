@@ -3,6 +3,8 @@
 import base64
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
@@ -27,6 +29,21 @@ from scanomaly.worker.reporting.report import (
 )
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+# Writes a report and dies: while it writes, or between the two renames.
+DIE = """
+import os, sys
+from pathlib import Path
+from scanomaly.worker.reporting.files import whole_folder
+rename = Path.rename
+def rename_and_die(old, new):
+    rename(old, new)
+    os._exit(9)
+with whole_folder(Path(sys.argv[1])) as staging:
+    (staging / "report.json").write_text("half")
+    if sys.argv[2] == "writing":
+        os._exit(9)
+    Path.rename = rename_and_die
+"""
 JPEG = b"\xff\xd8 not decoded here \xff\xd9"
 HOSTILE_NAMES = [
     "<script>alert(1)</script>.jpg",
@@ -351,3 +368,15 @@ class TestFolder:
             lose_the_new_one()
         assert is_report(tmp_path / "r")
         assert names_in(tmp_path) == ["r"]
+
+    @pytest.mark.parametrize("moment", ["writing", "between"])
+    def test_what_a_killed_writer_left_is_put_in_order_by_the_next(self, tmp_path: Path, moment: str):
+        write_report(make_data(), tmp_path / "r")
+        (tmp_path / "r" / "mine.txt").write_text("keep")
+        (tmp_path / "other").mkdir()
+        done = subprocess.run([sys.executable, "-c", DIE, str(tmp_path / "r"), moment], check=False)
+        assert done.returncode == 9
+        assert names_in(tmp_path) != ["other", "r"]
+        write_report(make_data(), tmp_path / "r")
+        assert names_in(tmp_path) == ["other", "r"]
+        assert (tmp_path / "r" / "mine.txt").read_text() == "keep"

@@ -16,7 +16,7 @@ from ...models.records import BatchScan, ScanResult
 from ...models.states import FailureKind
 from .files import ScanFiles
 from .images import ImageFailure, decode, decoding_bytes
-from .memory import MemoryBudget, NoRoomError, Share
+from .memory import MemoryBudget, NoRoomError, Share, give_freed_memory_back
 
 if TYPE_CHECKING:
     import torch
@@ -107,6 +107,7 @@ class Pipeline:
         self._threads = threads
         self._max_pixels = max_pixels
         self._memory = MemoryBudget(batch_memory)
+        give_freed_memory_back()
 
     def embed(
         self,

@@ -1,11 +1,12 @@
 """Puts a report's folder in place whole or not at all, and writes the CSV files in it."""
 
 import csv
+import hashlib
 import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...models.errors import ReportError
@@ -29,7 +30,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
     It is a sibling of `folder`, so that one rename puts it in place. A report that was there is moved aside and
     removed after; it comes back when the rename fails. Parents are made. Whatever happens, what was at
-    `folder` before is there or its successor is, and no temporary folder is left.
+    `folder` before is there or its successor is, and no temporary folder is left; what a killed process left is
+    put in order by the next one that writes this report.
 
     Raises:
         ReportError: `folder` holds something else than a report, or cannot be written. One line: what, and what
@@ -39,7 +41,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         target = folder.resolve()  # a link to a folder stays a link
         _check_target(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = target.parent / f".scanomaly-report-{uuid.uuid4().hex}"
+        mine = f".scanomaly-report-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}-"
+        left = sorted(target.parent.glob(f"{mine}*"))
+        staging = target.parent / f"{mine}{uuid.uuid4().hex}"
         staging.mkdir()
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -47,6 +51,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         yield staging
         _check_target(target)  # again: writing may have taken minutes
         _put_in_place(staging, target)
+        for old in left:
+            with suppress(FileNotFoundError):  # another writer of this report was faster
+                _remove_old(old, target)
     except OSError as error:
         raise _unwritable(folder, error) from error
     finally:
@@ -78,11 +85,9 @@ def _put_in_place(staging: Path, target: Path) -> None:
 
 def _remove_old(old: Path, new: Path) -> None:
     for entry in old.iterdir():
-        if entry.name in REPORT_FILES:
-            entry.unlink()
-        else:
+        if entry.name not in REPORT_FILES:
             entry.rename(new / entry.name)
-    old.rmdir()
+    shutil.rmtree(old)
 
 
 def _unwritable(folder: Path, error: OSError) -> ReportError:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 KILLER = (254, 1)
-"""Red and green of a killer scan's first pixel; its blue says what it does, counted from 0 in the order of DEEDS."""
+"""Red and green of a killer scan's first pixel; its blue is the index in DEEDS of what it does."""
 DEEDS: dict[str, Callable[[], Any]] = {
     "exit": lambda: os._exit(1),
     "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
