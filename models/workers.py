@@ -47,10 +47,14 @@ class Workers:
             session.execute(update(WorkerRow).where(WorkerRow.name == name).values(stopped_at=now))
             _release(session, [name], died=False)
 
-    def release(self, name: str, died: bool) -> None:
-        """Take from a worker what its process held when it ended, and count a death if it died of it."""
+    def release(self, name: str, died: bool) -> bool:
+        """Take from a worker what its process held when it ended, and count a death if it died of it.
+
+        Returns:
+            Whether it held anything.
+        """
         with self._database.write() as session:
-            _release(session, [name], died=died)
+            return _release(session, [name], died=died)
 
     def release_lost(self) -> list[str]:
         """Take their work from the workers whose heart stopped. Returns their names."""
@@ -135,13 +139,12 @@ def _holding() -> Select[Any]:
     return select(union_all(batches, jobs).subquery("holding").c.worker)
 
 
-def _release(session: Session, names: Collection[str], *, died: bool) -> None:
+def _release(session: Session, names: Collection[str], *, died: bool) -> bool:
     batches, jobs = _held_by(names)
-    session.execute(
+    statements = (
         update(BatchRow)
         .where(batches)
-        .values(state=BatchState.PENDING, worker=None, queued_at=None, deaths=BatchRow.deaths + int(died))
+        .values(state=BatchState.PENDING, worker=None, queued_at=None, deaths=BatchRow.deaths + int(died)),
+        update(JobRow).where(jobs).values(worker=None, queued_at=None, deaths=JobRow.deaths + int(died)),
     )
-    session.execute(
-        update(JobRow).where(jobs).values(worker=None, queued_at=None, deaths=JobRow.deaths + int(died))
-    )
+    return sum(session.connection().execute(statement).rowcount for statement in statements) > 0

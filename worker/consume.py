@@ -27,7 +27,7 @@ def main() -> int:
         return CANNOT_WORK
     from .app import app
 
-    command = ["worker", "--hostname", options.name, "--loglevel", options.loglevel]
+    command = ["worker", "--hostname", f"scanomaly@{options.name}", "--loglevel", options.loglevel]
     app.worker_main([*command, "--without-gossip", "--without-mingle", "--without-heartbeat", *celery_options])
     return 0
 

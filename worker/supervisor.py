@@ -29,7 +29,6 @@ from .lifeline import stop_with_stdin
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
-_YOUNG_SECONDS = 5.0
 _LONGEST_PAUSE = 30.0
 
 
@@ -66,28 +65,32 @@ class Supervisor:
         pause = 0.0
         while not self._stop.is_set():
             begun = time.monotonic()
-            self._compute()
-            if self._stop.is_set():
-                break
-            young = time.monotonic() - begun < _YOUNG_SECONDS
-            pause = min(_LONGEST_PAUSE, 2 * pause + 1) if young else 0.0
+            held_something = self._compute()
+            # One that dies of scans is needed at once, and the scans' deaths are counted. One that dies of nothing,
+            # soon after it began, would do so for ever.
+            fine = held_something or time.monotonic() - begun > _LONGEST_PAUSE
+            pause = 0.0 if fine else min(_LONGEST_PAUSE, 2 * pause + 1)
             self._wait(pause)
         self._forgiving(lambda: self._store.workers.stop(self.name))
         self._call_again()
         logger.info("worker %s has stopped", self.name)
 
-    def _compute(self) -> None:
-        """Run the process that computes until it ends or this worker is told to stop."""
+    def _compute(self) -> bool:
+        """Run the process that computes until it ends or this worker is told to stop.
+
+        Returns:
+            Whether it died while it held a batch or a job.
+        """
         # Its standard input is a pipe that only this process holds: it ends with this one, however this one dies.
         process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
         try:
             while process.poll() is None and not self._stop.is_set():
                 self._look()
                 self._pause(process)
-            if process.poll() is None:
-                self._end(process)
-            else:
-                self._bury(process.returncode)
+            if process.poll() is not None:
+                return self._bury(process.returncode)
+            self._end(process)
+            return False
         finally:
             if process.poll() is None:
                 process.kill()
@@ -152,8 +155,8 @@ class Supervisor:
             process.kill()
             process.wait()
 
-    def _bury(self, code: int) -> None:
-        """See to what the process held when it died.
+    def _bury(self, code: int) -> bool:
+        """See to what the process held when it died. Returns whether it held anything.
 
         Raises:
             ScanomalyError: it did not die of a scan, but says that it cannot work here.
@@ -164,8 +167,11 @@ class Supervisor:
         logger.warning("the computing process %s: another takes its place", what)
         # Before that one starts: what is held in this worker's name would be taken for its own.
         died = code != NO_STORE
-        patiently(self._settings.store_seconds, lambda: self._store.workers.release(self.name, died))
+        held = patiently(
+            self._settings.store_seconds, lambda: self._store.workers.release(self.name, died), self._stop
+        )
         self._call_again()
+        return held
 
     def _call_again(self) -> None:
         """Have what was given back done at once. Who cannot be told now will find out by reconciling."""

@@ -36,7 +36,7 @@ def _process() -> _Process:
 @app.task(name=EMBED_TASK, bind=True)  # type: ignore[untyped-decorator]
 def embed(task: Task, batch_id: int) -> None:
     """Embed one batch."""
-    worker = task.request.hostname
+    worker = _worker(task)
     _run(
         worker,
         lambda: _process().store.batches.job_of(batch_id),
@@ -49,10 +49,16 @@ def aggregate(task: Task, job_id: str) -> None:
     """Score one job and write its report."""
     from .aggregate import Aggregator  # matplotlib and scikit-learn: not before the first batch is on its way
 
-    worker = task.request.hostname
+    worker = _worker(task)
     _run(
         worker, lambda: job_id, lambda: Aggregator(_process().store, _process().settings).aggregate(job_id, worker)
     )
+
+
+def _worker(task: Task) -> str:
+    """The name in which the supervisor beats: `consume.py` made it a part of Celery's node name."""
+    node: str = task.request.hostname
+    return node.partition("@")[2]
 
 
 def _run(worker: str, job_of: Callable[[], str | None], work: Callable[[], None]) -> None:
