@@ -23,13 +23,12 @@ def draw_scans(folder: Path, count: int, seed: int = 0) -> None:
             _draw(random, bright=index % 2 == 1).save(path)
 
 
-def draw_killer(folder: Path, deed: str, seed: int = 1) -> str:
-    """Write a scan that kills whoever encodes it, amid the others of `no/`. Returns its path below the folder."""
-    picture = _draw(np.random.default_rng([seed, list(DEEDS).index(deed)]), bright=False)
-    picture.putpixel((0, 0), (*KILLER, list(DEEDS).index(deed)))
-    name = f"no/0011 {deed}.png"
-    picture.save(folder / name)
-    return name
+def draw_killer(path: Path, deed: str) -> None:
+    """Write a scan that kills whoever encodes it, in the way that DEEDS names."""
+    number = list(DEEDS).index(deed)
+    picture = _draw(np.random.default_rng([1, number]), bright=False)
+    picture.putpixel((0, 0), (*KILLER, number))
+    picture.save(path)
 
 
 def _path(folder: Path, index: int) -> Path:

@@ -13,6 +13,8 @@ from PIL import Image
 from scanomaly.worker.encoding.images import decode
 
 from .mutations import mutated_files, samples
+from .scans import draw_scans
+from .world import World
 
 COUNT = 2000
 PROGRAM = """
@@ -84,3 +86,20 @@ def test_pixels_or_a_failure(tmp_path: Path, seed: int) -> None:
     assert found["kinds"]["RGB"] > COUNT / 20
     assert found["slowest"] < 10
     assert found["grown"] < 100 << 20
+
+
+def test_a_job_of_damaged_files_accounts_for_each_and_loses_no_worker(tmp_path: Path) -> None:
+    draw_scans(tmp_path / "scans", 20)
+    for path in mutated_files(tmp_path / "scans" / "yes", COUNT, 2):
+        if path.suffix == ".gif":  # no scan by its ending
+            path.rename(path.with_suffix(".png"))
+    with World("sqlite", workers=1) as world:
+        world.submit(tmp_path / "scans", "--encoder", "chaos").wait()
+        world.until(world.ended, 300, "the job ends")
+        assert world.state() == "done", world.describe()
+        states = dict(world.rows("SELECT state, count(*) FROM scans GROUP BY state"))
+        assert set(states) == {"embedded", "failed"}
+        assert sum(states.values()) == COUNT + 20
+        assert world.rows("SELECT count(*) FROM scans WHERE failure_kind = 'crashed_worker'") == [(0,)]
+        assert world.rows("SELECT max(deaths) FROM batches") == [(0,)], world.describe()
+        assert world.workers[0].exit_codes == []

@@ -68,6 +68,7 @@ def judge_queues(world: World, verdict: Verdict, seconds: float = 8) -> None:
 
 def judge_stop(world: World, verdict: Verdict) -> None:
     """The workers stop when they are told to, and leave no process."""
+    world.until(world.workers_beat, 60, "all workers are ready")
     codes = world.stop_workers()
     verdict.require(set(codes) <= {0}, f"exit codes of the workers: {codes}")
     try:

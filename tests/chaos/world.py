@@ -107,9 +107,8 @@ class World:
         try:
             self.broker.start()
             self.database.start()
-            for number in range(self._count):
-                log = self.folder / f"worker-{number}.log"
-                self.workers.append(Worker(number, log, self._start("worker", log=log)))
+            for _ in range(self._count):
+                self.add_worker()
         except BaseException:
             self.close()
             raise
@@ -180,6 +179,11 @@ class World:
                 start_new_session=True,
             )
 
+    def deeds(self) -> list[str]:
+        """What killer scans did, in the order of the deaths."""
+        diary = Path(self._environment["CHAOS_DEEDS"])
+        return diary.read_text().splitlines() if diary.exists() else []
+
     def call(self, *arguments: str | Path, code: int = 0) -> str:
         """Run a command to its end, and return what it printed to standard output."""
         done = subprocess.run(
@@ -197,6 +201,11 @@ class World:
 
     def submit(self, *arguments: str | Path) -> "Submission":
         return Submission(self, self._start("submit", *arguments, "--json", log=self.folder / "submit.log"))
+
+    def add_worker(self) -> None:
+        number = len(self.workers)
+        log = self.folder / f"worker-{number}.log"
+        self.workers.append(Worker(number, log, self._start("worker", log=log)))
 
     def restart(self, worker: Worker, seconds: float) -> None:
         """Start a worker that is dead or dying again, as whoever runs it would."""
@@ -226,12 +235,14 @@ class World:
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if f"SCANOMALY_HOME={self.home}\0".encode() in (entry / "environ").read_bytes():
+                mine = f"SCANOMALY_HOME={self.home}\0".encode() in (entry / "environ").read_bytes()
+                # The embedded broker writes its title over its environment.
+                if mine or f"{self.home}/" in (entry / "cmdline").read_text(errors="replace"):
                     found.append(int(entry.name))
         return found
 
     def kill(self, pid: int, holder: Worker) -> None:
-        """Kill a process of a worker, and note what batch it held, to see when that is in work again."""
+        """Kill a process of a worker, and note what batch that held, to see when it is in work again."""
         held = self.held_by(holder)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -271,6 +282,11 @@ class World:
         found = self.peek("SELECT count(*) FROM batches WHERE state = 'running'")
         return int(found[0][0]) if found else 0
 
+    def workers_beat(self) -> bool:
+        """Whether every worker's heart beats: one that has just been started does not know signals yet."""
+        known = {row[0] for row in self.peek("SELECT pid FROM workers WHERE stopped_at IS NULL")}
+        return all(worker.alive and worker.pid in known for worker in self.workers)
+
     def held_by(self, worker: Worker) -> dict[int, tuple[Any, ...]]:
         """The batches that a worker has in work, by id."""
         found = self.peek(
@@ -278,10 +294,6 @@ class World:
             f"WHERE b.state = 'running' AND w.pid = {worker.pid}"
         )
         return {row[0]: row[1:] for row in found}
-
-    def holding(self) -> Worker | None:
-        """A worker that has a batch in work."""
-        return next((worker for worker in self.workers if worker.child and self.held_by(worker)), None)
 
     def _look_for_recoveries(self) -> None:
         ids = ", ".join(str(held.batch) for held in self._held)

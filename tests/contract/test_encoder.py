@@ -20,7 +20,7 @@ from scanomaly.models.errors import EncoderError
 from scanomaly.models.states import FailureKind
 from scanomaly.worker.encoding import encoder as module
 from scanomaly.worker.encoding.encoder import Encoder, copy_in_order, finite_rows, load_encoder
-from scanomaly.worker.encoding.images import ImageFailure, decode, read_file
+from scanomaly.worker.encoding.images import ImageFailure, decode
 
 LIMIT = 100_000_000
 
@@ -47,7 +47,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def pixels(encoder: Encoder, paths: list[Path]) -> list[torch.Tensor]:
-    return [encoder.preprocess(decode(read_file(path), LIMIT)) for path in paths]
+    return [encoder.preprocess(decode(path.read_bytes(), LIMIT)) for path in paths]
 
 
 def embed(encoder: Encoder, tensors: list[torch.Tensor], batch: int = 32) -> np.ndarray:

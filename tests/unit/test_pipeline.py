@@ -92,8 +92,8 @@ class TestEmbed:
         pipe = pipeline(load=load)
         with pytest.raises(EncoderError, match="no weights"):
             embed(pipe, save(tmp_path, 50), tmp_path)
-        with pipe._memory.hold(1 << 30):
-            pass
+        with pipe._memory.hold(0) as share:
+            share.reserve(1 << 30)
 
 
 class TestMemoryBudget:
@@ -107,8 +107,8 @@ class TestMemoryBudget:
             with pytest.raises(NoRoomError) as full:
                 first.reserve(1)
             assert full.value.need == 31
-        with budget.hold(100):
-            pass
+        with budget.hold(0) as third:
+            third.reserve(100)
 
     def test_more_than_there_ever_is(self) -> None:
         with MemoryBudget(3 * MIB).hold(0) as share:
@@ -132,7 +132,8 @@ class TestMemoryBudget:
         with ThreadPoolExecutor(4) as pool, budget.hold(60):
             for size in (90, 10, 20):
                 pool.submit(take, size)
-                while len(budget._queue) < (90, 10, 20).index(size) + 1:
+                deadline = time.monotonic() + 5
+                while len(budget._queue) < (90, 10, 20).index(size) + 1 and time.monotonic() < deadline:
                     time.sleep(0.001)
             with budget.hold(0) as late, pytest.raises(NoRoomError):  # there is room, but others came first
                 late.reserve(5)
@@ -285,8 +286,16 @@ class Log:
 class TestWatch:
     def test_every_scan_and_every_chunk_is_progress(self, tmp_path: Path) -> None:
         log = Log()
-        embed(pipeline(), save(tmp_path, 70), tmp_path, watch=log)
+
+        class Logged(MeanColour):
+            def encode(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+                log.told.append("encoded")
+                return super().encode(pixels)
+
+        embed(pipeline(load=Logged), save(tmp_path, 70), tmp_path, watch=log)
         assert log.told.count("progress") >= 70 + 3
+        assert log.told.count("encoded") == 3
+        assert log.told[-2:] == ["encoded", "progress"]
         assert log.told.count("suspended") == 1
         assert log.threads == {threading.current_thread().name}
 
@@ -312,6 +321,7 @@ class TestWatch:
                 while log.told.count("progress") < 3 and time.monotonic() < deadline:
                     time.sleep(0.005)
                 at_the_end.append(log.told.count("progress"))
+            time.sleep(0.02)  # one after the other, so that each is heard of
             return True
 
         embed(pipeline(threads=2), scans, tmp_path, is_known=is_known, watch=log)

@@ -1,0 +1,227 @@
+"""Whatever is killed, and whenever: the job ends, every scan is accounted for, and the scores are the same.
+
+`python -m tests.chaos` plays many more seeds than are played here.
+"""
+
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from scanomaly.producer.sample import draw_sample
+
+from . import faults
+from .campaign import BATCH_SIZE, ENCODER, SCANS, play, undisturbed
+from .scans import draw_killer, draw_scans
+from .servers import Sqlite
+from .verdict import Scores, judge, judge_queues, judge_stop
+from .world import Worker, World
+
+SLOW = {"CHAOS_SCAN_SECONDS": "0.04"}
+RANDOM = Random(0)
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("chaos") / "scans"
+    draw_scans(folder, SCANS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def expected(scans: Path) -> Scores:
+    return undisturbed(scans)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Two workers on either store."""
+    with World(request.param, **SLOW) as world:
+        yield world
+
+
+@pytest.fixture
+def on_sqlite() -> Iterator[World]:
+    with World("sqlite", **SLOW) as world:
+        yield world
+
+
+def submit(world: World, scans: Path, *options: str, encoder: str = ENCODER) -> None:
+    """Submit a job, and wait until it is being worked at."""
+    assert world.submit(scans, "--encoder", encoder, "--batch-size", str(BATCH_SIZE), *options).wait() == 0
+    if world.workers:
+        world.until(world.running, 90, "a batch is in work")
+
+
+def finish(world: World, expected: Scores) -> None:
+    """Wait for the end, and judge it."""
+    world.until(lambda: world.ended() and world.idle(), 120, "the job ends")
+    verdict = judge(world, expected)
+    judge_queues(world, verdict)
+    judge_stop(world, verdict)
+    assert not verdict.problems, "\n".join([*verdict.problems, world.describe()])
+
+
+def holding(world: World) -> Worker:
+    """A worker that has a batch in work."""
+    found: list[Worker] = []
+
+    def look() -> bool:
+        found.extend(worker for worker in world.workers if worker.child and world.held_by(worker))
+        return bool(found)
+
+    world.until(look, 30, "a worker has a batch")
+    return found[0]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_a_schedule_of_faults(database: str, seed: int, scans: Path, expected: Scores) -> None:
+    outcome = play(database, seed, scans, expected)
+    assert not outcome.problems, f"{outcome}\n{outcome.notes}"
+
+
+def test_children_are_killed(on_sqlite: World, scans: Path, expected: Scores) -> None:
+    submit(on_sqlite, scans)
+    for _ in range(2):
+        worker = holding(on_sqlite)
+        child = worker.child
+        assert child is not None
+        on_sqlite.kill(child, worker)
+        on_sqlite.until(on_sqlite.idle, 20, "its batch is in work again")
+    finish(on_sqlite, expected)
+
+
+def test_a_worker_is_killed(on_sqlite: World, scans: Path, expected: Scores) -> None:
+    submit(on_sqlite, scans)
+    worker = holding(on_sqlite)
+    child = worker.child
+    on_sqlite.kill(worker.pid, worker)
+    on_sqlite.until(lambda: child not in on_sqlite.processes(), 10, "its child ends with it")
+    finish(on_sqlite, expected)
+
+
+def test_messages_are_lost_and_come_twice(on_sqlite: World, scans: Path, expected: Scores) -> None:
+    submit(on_sqlite, scans)
+    for fault in (faults.deliver_again, faults.flush_broker, faults.double_message, faults.lose_broker):
+        on_sqlite.until(lambda fault=fault: faults.strike(fault, on_sqlite, RANDOM), 30, fault.__name__)
+    finish(on_sqlite, expected)
+
+
+def test_the_store_goes_away(world: World, scans: Path, expected: Scores) -> None:
+    submit(world, scans)
+    if isinstance(world.database, Sqlite):
+        world.until(world.database.lock, 30, "the lock")
+        world.later(8, world.database.unlock)
+    else:
+        world.database.kill()
+        world.later(8, world.database.start)
+    finish(world, expected)
+    assert [worker.exit_codes for worker in world.workers] == [[], []]
+
+
+def test_the_embedded_broker_dies(scans: Path, expected: Scores) -> None:
+    with World("sqlite", SCANOMALY_BROKER_URL="", **SLOW) as world:
+        submit(world, scans)
+        (broker,) = [pid for pid in world.processes() if b"valkey" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(broker, signal.SIGKILL)
+        world.tell("killed the embedded broker")
+        world.until(lambda: world.running() == 0, 30, "its calls are used up")
+        world.workers[0].process.kill()
+        world.tell("killed worker 0")
+        world.until(lambda: world.ended() and world.idle(), 120, "the job ends")
+        verdict = judge(world, expected)
+        assert not verdict.problems, "\n".join([*verdict.problems, world.describe()])
+
+
+def test_the_broker_is_away_when_a_job_is_submitted(on_sqlite: World, scans: Path, expected: Scores) -> None:
+    on_sqlite.broker.kill()
+    assert on_sqlite.submit(scans, "--encoder", ENCODER, "--batch-size", str(BATCH_SIZE)).wait() == 0
+    assert "when the broker is back" in (on_sqlite.folder / "submit.log").read_text()
+    on_sqlite.broker.start()
+    finish(on_sqlite, expected)
+
+
+def test_a_submitter_is_killed(scans: Path) -> None:
+    """A job is in the store whole or not at all, and one that is there is done, whoever sent no call for it."""
+    with World("sqlite", workers=0) as world:
+        begun = time.monotonic()
+        submit(world, scans)
+        usual = time.monotonic() - begun
+        for part in (0.5, 0.65, 0.8, 0.95):
+            submission = world.submit(scans, "--encoder", ENCODER, "--batch-size", str(BATCH_SIZE))
+            world.later(part * usual, submission.kill)
+            submission.wait()
+        jobs = world.rows(
+            "SELECT id, (SELECT count(*) FROM scans WHERE job_id = jobs.id),"
+            " (SELECT sum(scans) FROM batches WHERE job_id = jobs.id), (SELECT count(*) FROM scans WHERE"
+            " batch_id IN (SELECT id FROM batches WHERE job_id = jobs.id)) FROM jobs"
+        )
+        assert [job[1:] for job in jobs] == [(SCANS, SCANS, SCANS)] * len(jobs)
+        world.add_worker()
+        world.until(lambda: {row[0] for row in world.peek("SELECT state FROM jobs")} == {"done"}, 120, "all end")
+
+
+@pytest.mark.parametrize(
+    ("deeds", "batch_size", "variables"),
+    [
+        (("exit", "segfault", "out of memory"), 32, {}),
+        (("hang",), 4, {"SCANOMALY_SCAN_SECONDS": "2"}),
+    ],
+    ids=["crash", "hang"],
+)
+def test_scans_that_kill_workers(
+    deeds: tuple[str, ...], batch_size: int, variables: dict[str, str], tmp_path: Path
+) -> None:
+    """They fail by themselves: the others of their batches are embedded, and few workers die of them."""
+    draw_scans(tmp_path / "scans", 93)
+    killers = {f"{('no/0011', 'no/0081', 'yes/0043')[place]} {deed}.png" for place, deed in enumerate(deeds)}
+    for name in killers:
+        draw_killer(tmp_path / "scans" / name, Path(name).stem.partition(" ")[2])
+    with World("sqlite", **variables) as world:
+        submit(world, tmp_path / "scans", "--batch-size", str(batch_size))
+        seconds = world.until(world.ended, 240, "the job ends")
+        world.tell(f"ended after {seconds:.0f} s and the deaths {world.deeds()}")
+        assert world.state() == "done", world.describe()
+        failed = world.rows("SELECT path, failure_kind FROM scans WHERE state = 'failed'")
+        assert set(failed) == {(name, "crashed_worker") for name in killers}, world.describe()
+        embedded = world.rows("SELECT count(*) FROM scans WHERE state = 'embedded' AND score IS NOT NULL")
+        assert embedded == [(93,)]
+        for deed in deeds:
+            assert 1 <= world.deeds().count(deed) <= 2 * math.log2(batch_size) + 6, world.describe()
+
+
+def test_workers_are_updated_one_after_the_other(on_sqlite: World, scans: Path, expected: Scores) -> None:
+    submit(on_sqlite, scans)
+    for worker in on_sqlite.workers:
+        on_sqlite.until(lambda worker=worker: on_sqlite.held_by(worker), 30, "it has a batch")
+        held = on_sqlite.held_by(worker)
+        worker.process.terminate()
+        seconds = on_sqlite.until(lambda worker=worker: not worker.alive, 10, "it stops")
+        on_sqlite.tell(f"worker {worker.number} stopped after {seconds:.1f} s")
+        ids = ", ".join(map(str, held))
+        assert on_sqlite.rows(f"SELECT DISTINCT state FROM batches WHERE id IN ({ids})") == [("done",)]
+        on_sqlite.until(lambda worker=worker: worker.exit_codes and on_sqlite.workers_beat(), 60, "its successor")
+        assert worker.exit_codes == [0]
+    assert on_sqlite.rows("SELECT max(deaths) FROM batches") == [(0,)]
+    finish(on_sqlite, expected)
+
+
+def test_a_real_encoder(tmp_path: Path) -> None:
+    encoder = "efficientnet_lite0"
+    draw_sample(tmp_path / "scans", normals=32, anomalies=32)
+    expected = undisturbed(tmp_path / "scans", encoder)
+    with World("sqlite") as world:
+        submit(world, tmp_path / "scans", encoder=encoder)
+        for _ in range(2):
+            worker = holding(world)
+            child = worker.child
+            assert child is not None
+            world.kill(child, worker)
+            world.until(world.idle, 60, "its batch is in work again")
+        finish(world, expected)
