@@ -94,3 +94,24 @@ def test_encoder_names_that_cannot_be_right(tmp_path: Path) -> None:
         parse_encoder("ViT-B-32", tmp_path / "none.pt")
     with pytest.raises(UsageError, match="unknown precision"):
         parse_encoder(precision="int4")
+
+
+def test_a_folder_may_have_another_path_on_a_worker() -> None:
+    settings = Settings.from_environment(
+        {"SCANOMALY_ROOTS": "/mnt/scans=/scans:/mnt/scans/old=/archive:/out=/reports"}
+    )
+    for there, here in {
+        "/mnt/scans/brain/1.png": "/scans/brain/1.png",
+        "/mnt/scans": "/scans",
+        "/mnt/scans/old/2.png": "/archive/2.png",
+        "/mnt/scansnot/3.png": "/mnt/scansnot/3.png",
+        "/out/job": "/reports/job",
+        "/elsewhere": "/elsewhere",
+    }.items():
+        assert settings.local_path(there) == Path(here)
+
+
+@pytest.mark.parametrize("value", ["/a", "/a=b", "a=/b", "/a=/b:/c"])
+def test_a_map_of_folders_that_cannot_be_right_is_named(value: str) -> None:
+    with pytest.raises(UsageError, match="SCANOMALY_ROOTS=.* is not a list of absolute folders"):
+        Settings.from_environment({"SCANOMALY_ROOTS": value})
