@@ -1,10 +1,12 @@
 # make demo   the whole job, here and now: on SCANS=folder, or on the Kaggle images, or on drawn ones
 # make test   everything that CI checks of the program
+# make chaos  SEEDS=50: jobs while workers, Redis and the database are killed; prints a table
 PYTHON ?= python3
+SEEDS ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test chaos lint install clean
 
 demo: $(VENV)/worker
 	$(BIN)/scanomaly demo $(if $(SCANS),"$(SCANS)")
@@ -13,6 +15,9 @@ install: $(VENV)/worker
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+chaos: $(VENV)/test
+	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --store both --jobs 2
 
 lint: $(VENV)/test
 	$(BIN)/ruff check

@@ -17,22 +17,23 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--store", choices=[*DATABASES, "both"], default="both")
     parser.add_argument("--jobs", type=int, default=1, help="how many worlds at one time")
+    parser.add_argument("--events", action="store_true", help="print what happened in each")
     options = parser.parse_args()
     databases = list(DATABASES) if options.store == "both" else [options.store]
     seeds = range(options.first, options.first + options.seeds)
     todo = [(database, seed) for seed in seeds for database in databases]
-    return with_scans(lambda scans, expected: _play_all(todo, options.jobs, scans, expected))
+    return with_scans(lambda scans, expected: _play_all(todo, options, scans, expected))
 
 
-def _play_all(todo: Sequence[tuple[str, int]], jobs: int, scans: Path, expected: Scores) -> int:
+def _play_all(todo: Sequence[tuple[str, int]], options: argparse.Namespace, scans: Path, expected: Scores) -> int:
     outcomes: list[Outcome] = []
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(options.jobs) as pool:
         futures = [pool.submit(play, database, seed, scans, expected) for database, seed in todo]
         try:
             for future in as_completed(futures):
                 outcome = future.result()
                 outcomes.append(outcome)
-                print(outcome, flush=True)
+                print(outcome, *(outcome.events if options.events else []), sep="\n    ", flush=True)
                 if outcome.notes:
                     print(outcome.notes, file=sys.stderr, flush=True)
         finally:

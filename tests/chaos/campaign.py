@@ -13,7 +13,7 @@ from random import Random
 from .faults import Fault, draw_schedule, strike
 from .scans import draw_scans
 from .verdict import Scores, Verdict, judge, judge_queues, judge_stop, scores_in
-from .world import World
+from .world import Recovery, World
 
 SCANS = 240
 SCAN_SECONDS = 0.06
@@ -33,20 +33,20 @@ class Outcome:
     faults: Counter[str] = field(default_factory=Counter)
     finished: bool = False
     verdict: Verdict = field(default_factory=Verdict)
-    recoveries: list[float] = field(default_factory=list)
-    """Seconds from a kill to the batch in work again."""
+    recoveries: list[Recovery] = field(default_factory=list)
     ending: float = 0.0
-    """Seconds from the last fault, or its repair, to the end of the job."""
+    """Seconds from the last fault, of which some last for a while, to the end of the job."""
     seconds: float = 0.0
+    events: list[str] = field(default_factory=list)
     notes: str = ""
-    """For a failure: events, rows and logs."""
+    """For a failure: rows and logs."""
 
     @property
     def problems(self) -> list[str]:
         return self.verdict.problems
 
     def __str__(self) -> str:
-        longest = f"{max(self.recoveries):.1f} s" if self.recoveries else "-"
+        longest = f"{max(recovery.seconds for recovery in self.recoveries):.1f} s" if self.recoveries else "-"
         result = "; ".join(self.problems) or "ok"
         return (
             f"{self.database} seed {self.seed}: {self.faults.total()} faults, longest recovery {longest}, "
@@ -87,7 +87,7 @@ def play(database: str, seed: int, scans: Path, expected: Scores) -> Outcome:
             judge_stop(world, outcome.verdict)
         except (TimeoutError, AssertionError) as error:
             outcome.problems.append(str(error))
-        outcome.recoveries = world.recoveries
+        outcome.recoveries, outcome.events = world.recoveries, world.events
         if outcome.problems:
             outcome.notes = world.describe()
     outcome.seconds = time.monotonic() - begun
@@ -95,7 +95,7 @@ def play(database: str, seed: int, scans: Path, expected: Scores) -> Outcome:
 
 
 class _Striker:
-    """Strikes with faults, and knows when the last one was over."""
+    """Strikes with faults, and knows when it last did."""
 
     def __init__(self, world: World, random: Random, outcome: Outcome) -> None:
         self._world = world
@@ -139,23 +139,29 @@ def _answers(world: World) -> bool:
 def table(outcomes: Sequence[Outcome]) -> str:
     """What a README may show: one row a store."""
     lines = [
-        "| store | seeds | faults | jobs finished | scans lost | scores changed | kill → batch running again | "
-        "worst time from the last fault to the end |",
-        "|---|---|---|---|---|---|---|---|",
+        "| store | seeds | faults | jobs finished | scans lost | scores changed "
+        "| child killed → its batch runs again | worker killed → its batch runs again "
+        "| longest from the last fault to the end |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for database in sorted({outcome.database for outcome in outcomes}):
         these = [outcome for outcome in outcomes if outcome.database == database]
-        recoveries = [seconds for outcome in these for seconds in outcome.recoveries]
+        recoveries = [recovery for outcome in these for recovery in outcome.recoveries]
         lost, changed = (sum(getattr(outcome.verdict, what) for outcome in these) for what in ("lost", "changed"))
-        times = f"median {statistics.median(recoveries):.1f} s, max {max(recoveries):.1f} s" if recoveries else "-"
         lines.append(
             f"| {database} | {len(these)} | {sum(outcome.faults.total() for outcome in these)} "
             f"| {sum(outcome.finished for outcome in these)} of {len(these)} | {lost} | {changed} "
-            f"| {times} | {max(outcome.ending for outcome in these):.1f} s |"
+            f"| {_times(recoveries, 'child')} | {_times(recoveries, 'worker')} "
+            f"| {max(outcome.ending for outcome in these):.1f} s |"
         )
     kinds: Counter[str] = sum((outcome.faults for outcome in outcomes), Counter())
     lines += ["", "Faults: " + ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())]
     return "\n".join(lines)
+
+
+def _times(recoveries: Sequence[Recovery], killed: str) -> str:
+    seconds = [recovery.seconds for recovery in recoveries if recovery.killed == killed]
+    return f"median {statistics.median(seconds):.1f} s, longest {max(seconds):.1f} s" if seconds else "-"
 
 
 def with_scans(run: Callable[[Path, Scores], int]) -> int:

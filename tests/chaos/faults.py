@@ -23,11 +23,7 @@ break, as when what it would kill is dead already."""
 def kill_child(world: World, random: Random) -> str | None:
     """The process that computes dies: out of memory, a crash in a decoder."""
     worker = _one(world, random)
-    child = worker.child
-    if child is None:
-        return None
-    world.kill(child, worker)
-    return f"killed the child of worker {worker.number}"
+    return f"killed the child of worker {worker.number}" if world.kill_child(worker) else None
 
 
 def kill_parent(world: World, random: Random) -> str | None:
@@ -35,7 +31,7 @@ def kill_parent(world: World, random: Random) -> str | None:
     worker = _one(world, random)
     if not worker.alive or worker.due:
         return None
-    world.kill(worker.pid, worker)
+    world.kill_worker(worker)
     world.restart(worker, random.uniform(1, 4))
     return f"killed worker {worker.number}"
 
@@ -43,12 +39,9 @@ def kill_parent(world: World, random: Random) -> str | None:
 def kill_both(world: World, random: Random) -> str | None:
     """A machine goes down: parent and child at the same instant."""
     worker = _one(world, random)
-    child = worker.child
-    if not worker.alive or worker.due or child is None:
+    if not worker.alive or worker.due:
         return None
-    world.kill(worker.pid, worker)
-    with suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
+    world.kill_worker(worker, and_child=True)
     world.restart(worker, random.uniform(1, 4))
     return f"killed worker {worker.number} and its child"
 

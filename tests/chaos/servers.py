@@ -35,7 +35,7 @@ class Broker:
         self.url = f"redis+socket://{self._socket}"
         # Without retries: a broker that is down is an answer here.
         self.client: Redis = Redis(
-            unix_socket_path=str(self._socket), socket_timeout=5, retry=Retry(NoBackoff(), 0)
+            unix_socket_path=str(self._socket), socket_timeout=1, retry=Retry(NoBackoff(), 0)
         )
 
     @property

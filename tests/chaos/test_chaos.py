@@ -89,10 +89,7 @@ def test_a_schedule_of_faults(database: str, seed: int, scans: Path, expected: S
 def test_children_are_killed(on_sqlite: World, scans: Path, expected: Scores) -> None:
     submit(on_sqlite, scans)
     for _ in range(2):
-        worker = holding(on_sqlite)
-        child = worker.child
-        assert child is not None
-        on_sqlite.kill(child, worker)
+        assert on_sqlite.kill_child(holding(on_sqlite))
         on_sqlite.until(on_sqlite.idle, 20, "its batch is in work again")
     finish(on_sqlite, expected)
 
@@ -101,7 +98,7 @@ def test_a_worker_is_killed(on_sqlite: World, scans: Path, expected: Scores) -> 
     submit(on_sqlite, scans)
     worker = holding(on_sqlite)
     child = worker.child
-    on_sqlite.kill(worker.pid, worker)
+    on_sqlite.kill_worker(worker)
     on_sqlite.until(lambda: child not in on_sqlite.processes(), 10, "its child ends with it")
     finish(on_sqlite, expected)
 
@@ -219,9 +216,6 @@ def test_a_real_encoder(tmp_path: Path) -> None:
     with World("sqlite") as world:
         submit(world, tmp_path / "scans", encoder=encoder)
         for _ in range(2):
-            worker = holding(world)
-            child = worker.child
-            assert child is not None
-            world.kill(child, worker)
+            assert world.kill_child(holding(world))
             world.until(world.idle, 60, "its batch is in work again")
         finish(world, expected)

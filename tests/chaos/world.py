@@ -59,9 +59,19 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class Recovery:
+    """A batch that is in work again after its process was killed."""
+
+    killed: str
+    """`child` or `worker`."""
+    seconds: float
+
+
+@dataclass(frozen=True)
 class _Held:
     """A batch in the hands of a process that was killed."""
 
+    killed: str
     batch: int
     as_it_was: tuple[Any, ...]
     at: float
@@ -84,8 +94,7 @@ class World:
         self.database: Sqlite | Postgres = DATABASES[database](self.folder)
         self.workers: list[Worker] = []
         self.events: list[str] = []
-        self.recoveries: list[float] = []
-        """Seconds from the kill of a process to its batch in work again."""
+        self.recoveries: list[Recovery] = []
         self._count = workers
         self._held: list[_Held] = []
         self._due: list[tuple[float, int, Callable[[], object]]] = []
@@ -241,13 +250,26 @@ class World:
                     found.append(int(entry.name))
         return found
 
-    def kill(self, pid: int, holder: Worker) -> None:
-        """Kill a process of a worker, and note what batch that held, to see when it is in work again."""
-        held = self.held_by(holder)
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    def kill_child(self, worker: Worker) -> bool:
+        """Kill the process that computes, if there is one."""
+        child = worker.child
+        if child is not None:
+            self._kill("child", worker, child)
+        return child is not None
+
+    def kill_worker(self, worker: Worker, and_child: bool = False) -> None:
+        """Kill a supervisor, whose child then ends by itself, or both at once."""
+        child = worker.child
+        self._kill("worker", worker, worker.pid, *([child] if and_child and child is not None else []))
+
+    def _kill(self, what: str, worker: Worker, *pids: int) -> None:
+        """Kill processes of a worker, and note what batch it held, to see when that is in work again."""
+        held = self.held_by(worker)
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         now = time.monotonic()
-        self._held += [_Held(batch, as_it_was, now) for batch, as_it_was in held.items()]
+        self._held += [_Held(what, batch, as_it_was, now) for batch, as_it_was in held.items()]
 
     # The store
 
@@ -309,9 +331,10 @@ class World:
             now = found.get(held.batch)
             again = now is None or now[0] == "done" or (now[0] == "running" and now != held.as_it_was)
             if again or over:
+                seconds = time.monotonic() - held.at
                 self._held.remove(held)
-                self.recoveries.append(time.monotonic() - held.at)
-                self.tell(f"batch {held.batch} in work again after {self.recoveries[-1]:.1f} s")
+                self.recoveries.append(Recovery(held.killed, seconds))
+                self.tell(f"batch {held.batch} in work again after {seconds:.1f} s")
 
     # For whoever reads of a failure
 

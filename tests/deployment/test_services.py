@@ -102,27 +102,11 @@ def test_a_job_from_the_host_goes_through_two_workers_in_containers(deployment: 
         wait(lambda: all("ready." in log.read_text() for log in logs), "the workers do not begin")
         assert [worker["state"] for worker in producer.json("workers")["workers"]] == ["alive", "alive"]
         assert [healthy(user) for user in workers] == [0, 0]
-        import psycopg
-
-        print(
-            "CONNS",
-            psycopg.connect(producer.environment["SCANOMALY_STORE_URL"])
-            .execute("select count(*) from pg_stat_activity where usename='scanomaly'")
-            .fetchone(),
-        )
         producer("resume", job)
         status = producer.json("watch", job)
         assert (status["state"], status["scans"]["embedded"]) == ("done", 24)
         assert all(f"job {job}, batch" in log.read_text() for log in logs)
 
-        import psycopg
-
-        print(
-            "CONNS",
-            psycopg.connect(producer.environment["SCANOMALY_STORE_URL"])
-            .execute("select count(*) from pg_stat_activity where usename='scanomaly'")
-            .fetchone(),
-        )
         begun = time.monotonic()
         for process in processes:
             process.send_signal(signal.SIGTERM)

@@ -113,5 +113,5 @@ def test_a_folder_may_have_another_path_on_a_worker() -> None:
 
 @pytest.mark.parametrize("value", ["/a", "/a=b", "a=/b", "/a=/b:/c"])
 def test_a_map_of_folders_that_cannot_be_right_is_named(value: str) -> None:
-    with pytest.raises(UsageError, match="SCANOMALY_ROOTS=.* is not a list of absolute folders"):
+    with pytest.raises(UsageError, match="is not a list of absolute folders"):
         Settings.from_environment({"SCANOMALY_ROOTS": value})
