@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc, func, make
 from sqlalchemy.orm import Session
 
 from .errors import SchemaError, StoreUnreachableError, UsageError
+from .settings import hide_password
 
 SCHEMA_VERSION = "0002"
 """The newest migration. A test compares it with Alembic's own head; importing Alembic to ask takes too long."""
@@ -40,7 +41,7 @@ class Database:
             UsageError: the URL cannot be right.
         """
         self._engine = _engine(url)
-        self.name = self._engine.url.render_as_string(hide_password=True)
+        self.name = hide_password(self._engine.url.render_as_string(hide_password=False))
         # BEGIN IMMEDIATE takes SQLite's write lock at the start. With a plain BEGIN a transaction that reads and
         # then writes fails at once when another has written in between, whatever the busy timeout is.
         self._writing_engine = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
@@ -129,6 +130,8 @@ def _engine(url: str) -> Engine:
             raise UsageError(
                 f"SCANOMALY_STORE_URL: {parsed.get_backend_name()} is not supported; use sqlite or postgresql"
             )
+        if url.startswith("postgresql") and url.count("@") > 1:
+            raise UsageError("SCANOMALY_STORE_URL: in a password, @ is written %40, / %2F, : %3A")
         if parsed.get_backend_name() == "sqlite":
             return _sqlite_engine(url, parsed.database)
         return create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 5})

@@ -31,8 +31,9 @@ _DELIVERED_SECONDS = 10
 """A call that was handed to a worker so long ago, and whose batch nobody has begun, counts as lost."""
 # Redis takes the lower number first. kombu keeps a list for each of these steps.
 _PRIORITIES = {Priority.HIGH: 0, Priority.NORMAL: 3, Priority.LOW: 6}
-# ValueError and KeyError: a URL that kombu cannot make sense of.
-_BROKER_ERRORS = (OperationalError, RedisError, OSError, ValueError, KeyError)
+# A URL that kombu or redis-py cannot make sense of.
+_URL_ERRORS = (ValueError, KeyError, TypeError)
+_BROKER_ERRORS = (OperationalError, RedisError, OSError, *_URL_ERRORS)
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -154,6 +155,9 @@ class Queue:
 
     def _unreachable(self, error: Exception) -> BrokerUnreachableError:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, _URL_ERRORS):
+            # Theirs may quote a part of the password.
+            reason = "not a URL of a Redis server; in a password, @ is written %40, / %2F, # %23"
         return BrokerUnreachableError(
             f"the broker {self.name} cannot be used ({reason}): check SCANOMALY_BROKER_URL, or unset it for the "
             "embedded one"

@@ -115,7 +115,11 @@ class Settings:
     @property
     def resolved_broker_url(self) -> str:
         """The URL of the broker, as Celery takes it. May hold a password: never print it whole."""
-        return self.broker_url or f"redis+socket://{self.broker_socket}"
+        url = self.broker_url or f"redis+socket://{self.broker_socket}"
+        if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:
+            # kombu would not look at the server's certificate.
+            url += ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
+        return url
 
     @property
     def resolved_store_url(self) -> str:
@@ -129,8 +133,10 @@ class Settings:
 
 
 def hide_password(url: str) -> str:
-    """A URL as it may be printed."""
-    return re.sub(r"(://[^/@]*:)[^/]*@", r"\1***@", url)
+    """A URL as it may be printed, also when its password holds characters that it should not."""
+    query = re.search(r"\?(?:\w+=[^&]*&?)+$", url)
+    head, rest = (url[: query.start()], query[0]) if query else (url, "")
+    return re.sub(r"(://[^:@/]*:).*@", r"\1***@", head) + re.sub(r"(password=)[^&]*", r"\1***", rest)
 
 
 def _positive(text: str) -> int:
