@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, inspect, text, update
+from sqlalchemy import Connection, create_engine, event, inspect, text, update
 
 from scanomaly.models import database
 from scanomaly.models.encoders import parse_encoder
@@ -613,3 +613,27 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "store.sqlite").write_text("a shopping list, long enough to be read as a header of a page " * 20)
     with pytest.raises(StoreUnreachableError, match="file is not a database"):
         Store(f"sqlite:///{tmp_path / 'store.sqlite'}")
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'store.sqlite'}")
+    add_job(store)
+    batch = store.batches.begin(1, "w1")
+    assert batch is not None
+    pages = [0]
+
+    @event.listens_for(store._database._engine, "begin")
+    def full(connection: Connection) -> None:
+        # What SQLite says when the disk is full, it says too when the file may not grow.
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages[0] or 10**9}")
+
+    pages[0] = 1  # SQLite takes the pages that there are
+    results = [ScanResult(scan.id, sha256=f"{scan.id:064d}") for scan in batch.scans]
+    vectors = {f"{scan.id:064d}": bytes(10**6) for scan in batch.scans}
+    with pytest.raises(StoreUnreachableError, match="disk is full"):
+        store.batches.finish(batch, results, vectors)
+    assert store.progress("abcdef").finished == 0
+    pages[0] = 0
+    store.batches.finish(batch, results, vectors)
+    assert store.progress("abcdef").embedded == 2
+    store.close()
