@@ -49,13 +49,12 @@ class Batches:
                 )
             return [Call(batch_id, Priority(job.priority)) for batch_id in ids]
 
-    def missed_calls(self, alive: Collection[int], older_than: float, job_id: str | None = None) -> list[Call]:
+    def missed_calls(self, alive: Collection[int], older_than: float) -> list[Call]:
         """The batches whose call was sent and is nowhere any more. They count as called anew: the caller does it.
 
         Args:
             alive: the batches whose calls Redis still has.
             older_than: seconds since the call; a younger one may be on its way.
-            job_id: only this job's; None for all jobs.
         """
         with self._database.write() as session:
             now = self._database.now(session)
@@ -68,8 +67,6 @@ class Batches:
                     JobRow.state == JobState.EMBEDDING,
                 )
             )
-            if job_id is not None:
-                query = query.where(BatchRow.job_id == job_id)
             calls = [
                 Call(batch_id, Priority(priority))
                 for batch_id, priority in session.execute(query.order_by(BatchRow.id))
@@ -145,15 +142,6 @@ class Batches:
                 new = add_batch(session, row.job_id, count, deaths=1, started_at=row.started_at)
                 session.execute(update(ScanRow).where(half).values(batch_id=new))
             session.execute(delete(BatchRow).where(BatchRow.id == batch.id))
-
-    def give_back(self, batch: Batch) -> None:
-        """Let a batch go that this worker holds and cannot do now; nobody died of it."""
-        with self._database.write() as session:
-            session.execute(
-                update(BatchRow)
-                .where(BatchRow.id == batch.id, BatchRow.state == BatchState.RUNNING)
-                .values(state=BatchState.PENDING, worker=None, queued_at=None)
-            )
 
     def finish(self, batch: Batch, results: Sequence[ScanResult], vectors: Mapping[str, bytes]) -> None:
         """Write what became of a batch, in one transaction.

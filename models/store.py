@@ -120,12 +120,6 @@ class Store:
             query = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id).limit(limit)
             return [_job(row) for row in session.scalars(query)]
 
-    def unfinished_jobs(self) -> list[str]:
-        """The ids of the jobs that still need a worker, oldest first."""
-        query = select(JobRow.id).where(JobRow.state.in_([JobState.EMBEDDING, JobState.SCORING]))
-        with self._database.read() as session:
-            return list(session.scalars(query.order_by(JobRow.created_at, JobRow.id)))
-
     def progress(self, job_id: str) -> Progress:
         """How far a job is. Costs by the number of its batches, not of its scans."""
         by_state = [func.count().filter(BatchRow.state == state) for state in (BatchState.RUNNING, BatchState.DONE)]

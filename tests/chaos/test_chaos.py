@@ -193,6 +193,19 @@ def test_scans_that_kill_workers(
             assert 1 <= world.deeds().count(deed) <= 2 * math.log2(batch_size) + 6, world.describe()
 
 
+def test_a_small_job_does_not_wait_for_a_large_one(tmp_path: Path) -> None:
+    draw_scans(tmp_path / "large", 400)
+    draw_scans(tmp_path / "small", 16, seed=1)
+    with World("sqlite", workers=1, **SLOW) as world:
+        for name in ("large", "small"):
+            submit(world, tmp_path / name)
+        world.until(lambda: len(world.peek("SELECT 1 FROM jobs WHERE state = 'done'")) > 0, 120, "a job ends")
+        states = dict(world.rows("SELECT scans, state FROM jobs"))
+        assert states == {400: "embedding", 16: "done"}, world.describe()
+        # Calls and running batches of the large job: never more than its window.
+        assert world.rows("SELECT count(*) <= 4 FROM batches WHERE state IN ('queued', 'running')")[0][0]
+
+
 def test_workers_are_updated_one_after_the_other(on_sqlite: World, scans: Path, expected: Scores) -> None:
     submit(on_sqlite, scans)
     for worker in on_sqlite.workers:

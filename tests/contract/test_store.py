@@ -269,7 +269,7 @@ def test_a_failed_job_can_be_taken_up_again(store: Store) -> None:
     assert store.reopen("abcdef", 2) == 0
     job = store.find_job("abcdef")
     assert (job.state, job.error, job.finished_at) == (JobState.EMBEDDING, None, None)
-    assert store.unfinished_jobs() == ["abcdef"]
+    assert store.batches.open_jobs() == (["abcdef"], [])
 
 
 def test_nothing_to_retry_is_said(store: Store) -> None:
