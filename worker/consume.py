@@ -12,6 +12,8 @@ CANNOT_WORK = 78
 """The exit code that says: another start would end like this one (EX_CONFIG of sysexits.h)."""
 NO_STORE = 69
 """The exit code that says: the store was away for longer than the settings allow."""
+NO_BROKER = 75
+"""The exit code that says: the broker went away in the middle of a message (EX_TEMPFAIL)."""
 
 
 def main() -> int:

@@ -232,3 +232,14 @@ def test_a_real_encoder(tmp_path: Path) -> None:
             assert world.kill_child(holding(world))
             world.until(world.idle, 60, "its batch is in work again")
         finish(world, expected)
+
+
+def test_the_broker_is_away_when_a_batch_ends(on_sqlite: World, scans: Path, expected: Scores) -> None:
+    """What the worker then cannot acknowledge must not keep it from taking more."""
+    submit(on_sqlite, scans)
+    for worker in on_sqlite.workers:
+        on_sqlite.until(lambda worker=worker: on_sqlite.held_by(worker), 30, "each has a batch")
+    on_sqlite.broker.kill()
+    on_sqlite.until(lambda: on_sqlite.running() == 0, 30, "they end")
+    on_sqlite.broker.start()
+    finish(on_sqlite, expected)
