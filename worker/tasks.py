@@ -35,7 +35,7 @@ class _Request(Request):  # type: ignore[misc]
         super().acknowledge()
         loop = get_event_loop()
         assert loop is not None
-        loop.call_later(_ACKNOWLEDGE_SECONDS, self._check)
+        loop.call_later(_ACKNOWLEDGE_SECONDS, self._check)  # type: ignore[no-untyped-call]
 
     def _check(self) -> None:
         if not self.message.acknowledged:
