@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scanomaly.producer.sample import draw_sample
+
 from ..conftest import missing
 from .conftest import OFFLINE, Scanomaly, nothing_is_left, processes_of, write_image
 
@@ -188,8 +190,9 @@ def test_submit_worker_and_status_are_three_terminals(scanomaly: Scanomaly, draw
     assert nothing_is_left(scanomaly.home)
 
 
-def test_ctrl_c_stops_everything_and_the_job_can_be_resumed(scanomaly: Scanomaly, drawn: Path) -> None:
-    with scanomaly.started("run", drawn, *OFFLINE, "--batch-size", "1") as process:
+def test_ctrl_c_stops_everything_and_the_job_can_be_resumed(scanomaly: Scanomaly, tmp_path: Path) -> None:
+    draw_sample(tmp_path / "scans", normals=80, anomalies=80)  # so many that it is not done before Ctrl-C
+    with scanomaly.started("run", tmp_path / "scans", *OFFLINE, "--batch-size", "1") as process:
         deadline = time.monotonic() + 120
         while not (jobs := scanomaly.json("jobs")["jobs"]) or jobs[0]["batches"]["running"] < 1:
             assert time.monotonic() < deadline
@@ -204,7 +207,7 @@ def test_ctrl_c_stops_everything_and_the_job_can_be_resumed(scanomaly: Scanomaly
     before = scanomaly.json("status", job)
     assert before["state"] == "embedding"
     status = scanomaly.json("run", "--resume", job)
-    assert (status["state"], status["scans"]["embedded"]) == ("done", 24)
+    assert (status["state"], status["scans"]["embedded"]) == ("done", 160)
 
 
 def test_a_worker_ends_with_the_command_that_started_it(scanomaly: Scanomaly, drawn: Path) -> None:

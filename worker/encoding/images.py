@@ -49,7 +49,7 @@ _BYTES_PER_PIXEL = {
     "BMP": 8,
     "DIB": 8,
     "TIFF": 13,  # RGBA of 16 bits in one strip: 8 in the strip, 4 in the image
-    "WEBP": 17,  # 4 each in libwebp's two canvases, the frame as bytes, the image; a lossless frame's cache
+    "WEBP": 18,  # 4 each in libwebp's two canvases, the frame as bytes, the image; a lossless frame's cache
     "GIF": 7,
 }
 _BYTES_PER_IMAGE = 4 * 1024**2  # lines, tables and what `_scale_to_8_bits` has of a part
