@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from .database import Database
+from .database import Database, changed_rows
 from .encoders import EncoderSpec
 from .records import Batch, BatchScan, Call, ScanResult
 from .states import BatchState, JobState, Priority, ScanState
@@ -167,7 +167,7 @@ class Batches:
             )
         )
         with self._database.write() as session:
-            if session.connection().execute(done).rowcount == 0:
+            if changed_rows(session, done) == 0:
                 return
             self._add_embeddings(session, batch.encoder.key, vectors)
             if results:

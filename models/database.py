@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, func, make_url, select, text
+from sqlalchemy import Connection, Engine, Update, create_engine, event, exc, func, make_url, select, text
 from sqlalchemy.orm import Session
 
 from .errors import SchemaError, StoreUnreachableError, UsageError
@@ -115,6 +115,11 @@ class Database:
             config = Config(attributes={"connection": connection})
             config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
             command.upgrade(config, "head")
+
+
+def changed_rows(session: Session, statement: Update) -> int:
+    """Execute an update, and say how many rows it changed."""
+    return session.connection().execute(statement).rowcount
 
 
 def _schema_version(connection: Connection) -> str | None:

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import ColumnElement, CursorResult, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from .batches import Batches, add_batch, call_off
-from .database import Database
+from .database import Database, changed_rows
 from .encoders import EncoderSpec
 from .errors import JobNotFoundError, JobStateError
 from .records import Failure, FoundScan, IgnoredFile, Job, NewJob, Progress, RankedScan, ScanScore, StoredVector
@@ -223,7 +223,7 @@ class Store:
                 .where(JobRow.id == job_id, JobRow.state == JobState.EMBEDDING, ~unfinished.exists())
                 .values(state=JobState.SCORING, queued_at=self._database.now(session), worker=None)
             )
-            return _rowcount(session.execute(statement)) == 1
+            return changed_rows(session, statement) == 1
 
     def missed_scorings(self, alive: Collection[str], older_than: float) -> list[Job]:
         """The jobs to be scored that nobody scores and whose call is nowhere any more. The caller calls anew.
@@ -338,7 +338,7 @@ class Store:
             .values(finished_at=datetime.now(UTC), **values)
         )
         with self._database.write() as session:
-            return _rowcount(session.execute(statement)) == 1
+            return changed_rows(session, statement) == 1
 
     # --- the report's side ---------------------------------------------------------------------------------
 
@@ -398,11 +398,6 @@ def _change(row: JobRow, state: JobState, hint: str) -> None:
     if state not in JOB_TRANSITIONS[JobState(row.state)]:
         raise JobStateError(f"job {row.id} is {row.state} already: {hint}")
     row.state = state
-
-
-def _rowcount(result: Any) -> int:
-    assert isinstance(result, CursorResult)
-    return int(result.rowcount)
 
 
 def _label(text: str | None) -> Label | None:

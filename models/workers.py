@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, delete, func, insert, select, union_all, update
 from sqlalchemy.orm import Session
 
-from .database import Database
+from .database import Database, changed_rows
 from .records import Worker
 from .states import BatchState, JobState
 from .tables import BatchRow, DutyRow, JobRow, WorkerRow
@@ -34,7 +34,7 @@ class Workers:
         with self._database.write() as session:
             now = self._database.now(session)
             alive = update(WorkerRow).where(WorkerRow.name == name).values(beat_at=now, stopped_at=None)
-            if session.connection().execute(alive).rowcount:
+            if changed_rows(session, alive):
                 return
             session.execute(delete(WorkerRow).where(WorkerRow.beat_at < now - _FORGET))
             row = {"name": name, "host": host, "pid": pid, "device": device, "version": version}
@@ -109,7 +109,7 @@ class Workers:
                 .where(DutyRow.name == duty, DutyRow.taken_at < now - timedelta(seconds=seconds))
                 .values(taken_at=now)
             )
-            return session.connection().execute(taken).rowcount == 1
+            return changed_rows(session, taken) == 1
 
 
 def alive_names(database: Database, session: Session) -> frozenset[str]:
@@ -147,4 +147,4 @@ def _release(session: Session, names: Collection[str], *, died: bool) -> bool:
         .values(state=BatchState.PENDING, worker=None, queued_at=None, deaths=BatchRow.deaths + int(died)),
         update(JobRow).where(jobs).values(worker=None, queued_at=None, deaths=JobRow.deaths + int(died)),
     )
-    return sum(session.connection().execute(statement).rowcount for statement in statements) > 0
+    return sum(changed_rows(session, statement) for statement in statements) > 0
