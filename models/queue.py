@@ -27,6 +27,8 @@ AGGREGATE_TASK = "scanomaly.aggregate"
 _EMBED_QUEUE = "scanomaly.embed"
 _AGGREGATE_QUEUE = "scanomaly.aggregate"
 _CONNECT_SECONDS = 5
+_ANSWER_SECONDS = 5
+"""redis-py asks three times before it gives up."""
 _DELIVERED_SECONDS = 10
 """A call that was handed to a worker so long ago, and whose batch nobody has begun, counts as lost."""
 # Redis takes the lower number first. kombu keeps a list for each of these steps.
@@ -76,7 +78,8 @@ def make_celery(settings: Settings) -> Celery:
             "unacked_restore_interval": 30,
             "unacked_restore_throttle": 1,
             "priority_steps": list(_PRIORITIES.values()),
-            # A connection that died without a word must not leave a worker deaf.
+            # A connection that died without a word must not hold a worker.
+            "socket_timeout": _ANSWER_SECONDS,
             "socket_connect_timeout": _CONNECT_SECONDS,
             "socket_keepalive": True,
             "health_check_interval": 25,
@@ -135,6 +138,19 @@ class Queue:
             frozenset(argument for task, argument in calls if task == AGGREGATE_TASK),
         )
 
+    def calls_wait(self, queues: Iterable[str]) -> bool:
+        """Whether any call waits in these queues for a worker.
+
+        Raises:
+            BrokerUnreachableError: Redis does not answer.
+        """
+        try:
+            with self._app.connection_for_read() as connection:
+                channel = connection.default_channel
+                return any(channel.client.llen(name) for name in _lists(channel, queues))
+        except _BROKER_ERRORS as error:
+            raise self._unreachable(error) from error
+
     def _send(self, task: str, argument: int | str, priority: Priority) -> None:
         try:
             self._app.send_task(
@@ -177,15 +193,21 @@ def _messages(channel: Any) -> Iterator[dict[str, Any]]:
 
     That is the layout of kombu's Redis transport, and has no interface: a test holds it to what is read here.
     """
-    for queue in (_EMBED_QUEUE, _AGGREGATE_QUEUE):
-        for priority in channel.priority_steps:
-            for message in channel.client.lrange(channel._q_for_pri(queue, priority), 0, -1):
-                yield json.loads(message)
+    for name in _lists(channel, (_EMBED_QUEUE, _AGGREGATE_QUEUE)):
+        for message in channel.client.lrange(name, 0, -1):
+            yield json.loads(message)
     # The times there are of the workers' clocks; a clock that is off costs a call too many or a late one.
     tags = channel.client.zrangebyscore(channel.unacked_index_key, time.time() - _DELIVERED_SECONDS, "+inf")
     for entry in channel.client.hmget(channel.unacked_key, tags) if tags else []:
         if entry is not None:
             yield json.loads(entry)[0]
+
+
+def _lists(channel: Any, queues: Iterable[str]) -> Iterator[str]:
+    """The names of the lists in which kombu keeps queues: one for each priority."""
+    for queue in queues:
+        for priority in channel.priority_steps:
+            yield channel._q_for_pri(queue, priority)
 
 
 def _call_id(message: dict[str, Any]) -> tuple[str, str] | None:

@@ -5,7 +5,10 @@ A worker does it by itself, every few seconds one of all; so does `watch`, and `
 
 import logging
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
+from .background import repeating
 from .errors import BrokerUnreachableError, StoreUnreachableError
 from .queue import Queue
 from .store import Store
@@ -14,7 +17,7 @@ from .workers import LOST_SECONDS
 logger = logging.getLogger(__name__)
 
 _TURN_SECONDS = 5.0
-_ASK_SECONDS = 2.0
+_TICK_SECONDS = 2.0
 _ON_ITS_WAY_SECONDS = 5.0
 """A call that was noted so long ago has been sent, or never will be."""
 
@@ -52,15 +55,34 @@ def reconcile(store: Store, queue: Queue) -> int:
     return sent
 
 
+@contextmanager
+def reconciling(store: Store, queue: Queue, may: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Reconcile while the block runs, in a thread: nobody waits for a Redis that does not answer.
+
+    Args:
+        store: an outage of it is left for the block to find out.
+        queue: an outage of it is logged, once.
+        may: asked each time.
+    """
+    reconciler = Reconciler(store, queue)
+
+    def tick() -> None:
+        with suppress(StoreUnreachableError):
+            if may():
+                reconciler.tick()
+
+    with repeating(_TICK_SECONDS, tick):
+        yield
+
+
 class Reconciler:
-    """Reconciles while its owner runs: call `tick` at least every few seconds."""
+    """Call `tick` every few seconds."""
 
     def __init__(self, store: Store, queue: Queue) -> None:
         self._store = store
         self._queue = queue
         self._last_tick = float("-inf")
         self._in_touch_since = float("inf")
-        self._asked_at = float("-inf")
         self._broker_error: str | None = None
 
     def tick(self) -> None:
@@ -73,9 +95,6 @@ class Reconciler:
         if now - self._last_tick > LOST_SECONDS / 2:
             self._in_touch_since = now
         self._last_tick = now
-        if now - self._asked_at < _ASK_SECONDS:
-            return
-        self._asked_at = now
         try:
             self._reconcile(now)
         except StoreUnreachableError:

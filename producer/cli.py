@@ -209,14 +209,14 @@ def status(job: str, as_json: bool) -> int:
 @_DEBUG
 def watch(job: str, as_json: bool) -> int:
     """Follow a job to its end, and see to it that its calls are not lost."""
-    from .local import reconciling
+    from .local import reconciling_calls
     from .watch import follow, make_display
 
     settings = Settings.from_environment()
     with _store(settings) as store:
         job_id = store.find_job(job).id
-        check = reconciling(settings, store)
-        status = follow(store, job_id, make_display(), settings.store_seconds, check, hint=True)
+        with reconciling_calls(settings, store):
+            status = follow(store, job_id, make_display(), settings.store_seconds, hint=True)
         return _finish(status, as_json, open_it=False)
 
 

@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +19,9 @@ from ..models.errors import (
     HubUnreachableError,
     JobStateError,
     ScanomalyError,
-    StoreUnreachableError,
 )
 from ..models.queue import Queue
-from ..models.reconcile import Reconciler, reconcile, send_calls
+from ..models.reconcile import reconcile, reconciling, send_calls
 from ..models.settings import Settings
 from ..models.states import JobState
 from ..models.store import Store
@@ -93,17 +92,10 @@ def resume(settings: Settings, store: Store, job_id: str | None) -> tuple[int, l
     return sent, notes
 
 
-def reconciling(settings: Settings, store: Store) -> Callable[[], None]:
-    """What `watch` calls between two looks, so that lost calls are sent again while it runs."""
-    reconciler = Reconciler(store, Queue(settings))
+def reconciling_calls(settings: Settings, store: Store) -> AbstractContextManager[None]:
+    """While the block runs, lost calls are sent again; on the embedded broker only where that is up."""
     embedded = None if settings.broker_url is not None else EmbeddedBroker(settings)
-
-    def tick() -> None:
-        if embedded is None or embedded.answers():
-            with suppress(StoreUnreachableError):  # the next look at the job will say so
-                reconciler.tick()
-
-    return tick
+    return reconciling(store, Queue(settings), lambda: embedded is None or embedded.answers())
 
 
 class WorkerProcess:

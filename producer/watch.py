@@ -30,7 +30,7 @@ def follow(
     job_id: str,
     display: Display,
     store_seconds: float,
-    check: Callable[[], None],
+    check: Callable[[], None] = lambda: None,
     hint: bool = False,
 ) -> JobStatus:
     """Wait for a job's end.

@@ -1,4 +1,7 @@
-"""`python -m scanomaly.worker.consume --name NAME`: the process that computes, a Celery worker without a pool."""
+"""`python -m scanomaly.worker.consume`: the process that computes, a Celery worker without a pool.
+
+The supervisor starts it, and names the worker and the descriptor for its signs.
+"""
 
 import argparse
 import logging
@@ -6,20 +9,20 @@ import sys
 
 from ..models.errors import ScanomalyError
 from ..models.settings import Settings
+from .hearing import give_signs
 from .lifeline import stop_with_stdin
 
 CANNOT_WORK = 78
 """The exit code that says: another start would end like this one (EX_CONFIG of sysexits.h)."""
 NO_STORE = 69
 """The exit code that says: the store was away for longer than the settings allow."""
-NO_BROKER = 75
-"""The exit code that says: the broker went away in the middle of a message (EX_TEMPFAIL)."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scanomaly.worker.consume")
     parser.add_argument("--name", required=True)
     parser.add_argument("--loglevel", default="INFO")
+    parser.add_argument("--signs", type=int, required=True, help="The descriptor to write signs of life to.")
     options, celery_options = parser.parse_known_args()
     stop_with_stdin()
     try:
@@ -29,6 +32,7 @@ def main() -> int:
         return CANNOT_WORK
     from .app import app
 
+    give_signs(options.signs)
     command = ["worker", "--hostname", f"scanomaly@{options.name}", "--loglevel", options.loglevel]
     app.worker_main([*command, "--without-gossip", "--without-mingle", "--without-heartbeat", *celery_options])
     return 0

@@ -19,11 +19,12 @@ from importlib.metadata import version
 from ..models.errors import BrokerUnreachableError, ScanomalyError, StoreUnreachableError
 from ..models.patience import patiently
 from ..models.queue import Queue
-from ..models.reconcile import Reconciler, reconcile
+from ..models.reconcile import reconcile, reconciling
 from ..models.settings import Settings
 from ..models.store import Store
 from ..models.workers import BEAT_SECONDS
 from .consume import CANNOT_WORK, NO_STORE
+from .hearing import hearing
 from .lifeline import stop_with_stdin
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,6 @@ class Supervisor:
         self._settings = settings
         self._store = Store.open(settings)
         self._queue = Queue(settings)
-        self._reconciler = Reconciler(self._store, self._queue)
         self._host = socket.gethostname()
         # New at every start: in a container host and process id are the same each time.
         self.name = f"{self._host[:60]}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -62,6 +62,14 @@ class Supervisor:
             stop_with_stdin()
         self._beat()
         logger.info("worker %s is ready", self.name)
+        with reconciling(self._store, self._queue):
+            self._work()
+        self._forgiving(lambda: self._store.workers.stop(self.name))
+        self._call_again()
+        logger.info("worker %s has stopped", self.name)
+
+    def _work(self) -> None:
+        """Run one process that computes after the other."""
         pause = 0.0
         while not self._stop.is_set():
             begun = time.monotonic()
@@ -71,9 +79,6 @@ class Supervisor:
             fine = held_something or time.monotonic() - begun > _LONGEST_PAUSE
             pause = 0.0 if fine else min(_LONGEST_PAUSE, 2 * pause + 1)
             self._wait(pause)
-        self._forgiving(lambda: self._store.workers.stop(self.name))
-        self._call_again()
-        logger.info("worker %s has stopped", self.name)
 
     def _compute(self) -> bool:
         """Run the process that computes until it ends or this worker is told to stop.
@@ -82,21 +87,26 @@ class Supervisor:
             Whether it died while it held a batch or a job.
         """
         # Its standard input is a pipe that only this process holds: it ends with this one, however this one dies.
-        process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
-        try:
-            while process.poll() is None and not self._stop.is_set():
-                self._look()
-                self._pause(process)
-            if process.poll() is not None:
-                return self._bury(process.returncode)
-            self._end(process)
-            return False
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
+        with hearing(self._queue) as ear:
+            command = [*self._command, "--signs", str(ear.descriptor)]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[ear.descriptor])
+            try:
+                while process.poll() is None and not self._stop.is_set():
+                    self._keep_beating()
+                    if ear.is_deaf():
+                        logger.error("the computing process is idle and takes no calls, though some wait: killed")
+                        process.kill()
+                    self._pause(process)
+                if process.poll() is not None:
+                    return self._bury(process.returncode)
+                self._end(process)
+                return False
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+                assert process.stdin is not None
+                process.stdin.close()
 
     def _pause(self, process: "subprocess.Popen[bytes]") -> None:
         with suppress(subprocess.TimeoutExpired):
@@ -105,17 +115,15 @@ class Supervisor:
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while not self._stop.wait(min(_LOOK_SECONDS, max(0.0, end - time.monotonic()))):
-            self._look()
+            self._keep_beating()
             if time.monotonic() >= end:
                 return
 
-    def _look(self) -> None:
-        """Beat and reconcile, when it is time."""
-        if time.monotonic() - self._last_beat < BEAT_SECONDS:
-            return
-        self._forgiving(self._beat)
-        self._forgiving(self._reconciler.tick)
-        self._last_beat = time.monotonic()
+    def _keep_beating(self) -> None:
+        """Beat, when it is time."""
+        if time.monotonic() - self._last_beat >= BEAT_SECONDS:
+            self._forgiving(self._beat)
+            self._last_beat = time.monotonic()
 
     def _beat(self) -> None:
         self._store.workers.beat(self.name, self._host, os.getpid(), self._settings.device, version("scanomaly"))
@@ -148,7 +156,7 @@ class Supervisor:
         process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.grace_seconds
         while process.poll() is None and time.monotonic() < deadline:
-            self._look()
+            self._keep_beating()
             self._pause(process)
         if process.poll() is None:
             logger.warning("the batch did not end in time: it goes back to the queue")

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import cache
 
 from celery import Task
-from celery.worker.request import Request
-from kombu.asynchronous import get_event_loop
 
 from ..models.errors import ScanomalyError, StoreUnreachableError
 from ..models.patience import patiently
@@ -15,36 +13,10 @@ from ..models.queue import AGGREGATE_TASK, EMBED_TASK, Queue
 from ..models.settings import Settings
 from ..models.store import Store
 from .app import app
-from .consume import NO_BROKER, NO_STORE
+from .consume import NO_STORE
 from .embed import Embedder
 
 logger = logging.getLogger(__name__)
-
-_ACKNOWLEDGE_SECONDS = 3.0
-
-
-class _Request(Request):  # type: ignore[misc]
-    """A message in the hands of this process."""
-
-    def acknowledge(self) -> None:
-        """Acknowledge the message soon, or end.
-
-        Celery logs an acknowledgement that fails, and goes on to count the message as being worked at: with one
-        message at a time it would never take another. A new process connects anew.
-        """
-        super().acknowledge()
-        loop = get_event_loop()
-        assert loop is not None
-        loop.call_later(_ACKNOWLEDGE_SECONDS, self._check)  # type: ignore[no-untyped-call]
-
-    def _check(self) -> None:
-        if not self.message.acknowledged:
-            logger.error("the broker went away: this process ends, and another connects anew")
-            os._exit(NO_BROKER)
-
-
-class _Task(Task):  # type: ignore[misc]
-    Request = _Request
 
 
 class _Process:
@@ -61,7 +33,7 @@ def _process() -> _Process:
     return patiently(Settings.from_environment().store_seconds, _Process)
 
 
-@app.task(name=EMBED_TASK, base=_Task, bind=True)  # type: ignore[untyped-decorator]
+@app.task(name=EMBED_TASK, bind=True)  # type: ignore[untyped-decorator]
 def embed(task: Task, batch_id: int) -> None:
     """Embed one batch."""
     worker = _worker(task)
@@ -72,7 +44,7 @@ def embed(task: Task, batch_id: int) -> None:
     )
 
 
-@app.task(name=AGGREGATE_TASK, base=_Task, bind=True)  # type: ignore[untyped-decorator]
+@app.task(name=AGGREGATE_TASK, bind=True)  # type: ignore[untyped-decorator]
 def aggregate(task: Task, job_id: str) -> None:
     """Score one job and write its report."""
     from .aggregate import Aggregator  # matplotlib and scikit-learn: not before the first batch is on its way

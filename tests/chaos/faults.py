@@ -118,7 +118,7 @@ def freeze_broker(world: World, random: Random) -> str | None:
     """The broker answers nobody: a network that swallows packets."""
     if not world.broker.up:
         return None
-    seconds = random.choice([2, 6])
+    seconds = random.choice([2, 6, 15])
     world.broker.freeze()
     world.later(seconds, world.broker.thaw)
     return f"froze the broker for {seconds} s"

@@ -84,6 +84,11 @@ class Broker:
         values: Any = self.client.hvals(_UNACKED)
         return list(values)
 
+    def takers(self) -> int:
+        """How many connections wait for messages."""
+        clients: Any = self.client.client_list()
+        return sum(client["cmd"] == "brpop" for client in clients)
+
     def contents(self) -> dict[str, int]:
         """How many messages there are by key, for a person to read."""
         try:

@@ -67,6 +67,11 @@ def finish(world: World, expected: Scores) -> None:
     assert not verdict.problems, "\n".join([*verdict.problems, world.describe()])
 
 
+def hearts(world: World) -> set[tuple[str, str]]:
+    """Who beat when."""
+    return set(world.rows("SELECT name, beat_at FROM workers"))
+
+
 def holding(world: World) -> Worker:
     """A worker that has a batch in work."""
     found: list[Worker] = []
@@ -232,6 +237,29 @@ def test_a_real_encoder(tmp_path: Path) -> None:
             assert world.kill_child(holding(world))
             world.until(world.idle, 60, "its batch is in work again")
         finish(world, expected)
+
+
+def test_a_worker_that_takes_no_calls_is_given_another_process(scans: Path, expected: Scores) -> None:
+    with World("sqlite", workers=1, **SLOW) as world:
+        world.until(world.broker.takers, 60, "the worker waits for calls")
+        deaf = world.workers[0].child
+        assert deaf is not None
+        os.kill(deaf, signal.SIGSTOP)
+        submit(world, scans)
+        assert world.workers[0].child != deaf
+        finish(world, expected)
+
+
+def test_a_broker_that_answers_nobody_holds_nobody(on_sqlite: World, scans: Path) -> None:
+    """Hearts beat on, and workers stop when they are told to."""
+    submit(on_sqlite, scans)
+    on_sqlite.broker.freeze()
+    on_sqlite.tell("froze the broker")
+    on_sqlite.until(lambda: on_sqlite.running() == 0, 30, "the batches in work end")
+    for _ in range(3):
+        before = hearts(on_sqlite)
+        on_sqlite.until(lambda before=before: not before & hearts(on_sqlite), 8, "every heart beats again")
+    assert on_sqlite.stop_workers() == [0, 0]
 
 
 def test_the_broker_is_away_when_a_batch_ends(on_sqlite: World, scans: Path, expected: Scores) -> None:

@@ -1,5 +1,6 @@
 """The queue and the reconciler over real servers: what Redis has, and what is sent again."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +20,7 @@ from scanomaly.models.records import Call, FoundScan, NewJob, ScanResult
 from scanomaly.models.settings import Settings
 from scanomaly.models.states import JobState, Priority
 from scanomaly.models.store import Store
+from scanomaly.worker.hearing import Hearing, hearing
 
 from ..conftest import missing
 
@@ -205,3 +207,46 @@ def test_a_reconciler_judges_only_after_it_was_in_touch_for_a_while(
     assert store.progress("abcdef").running == 1
     tick_until(1090)
     assert store.progress("abcdef").running == 0
+
+
+@pytest.fixture
+def ear(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hearing]:
+    """For a process that this test plays."""
+    monkeypatch.setattr("scanomaly.worker.hearing._LOOK_SECONDS", 0.02)
+    with hearing(queue) as ear:
+        yield ear
+
+
+def becomes_deaf(ear: Hearing, after: str) -> bool:
+    os.write(ear.descriptor, after.encode())
+    deadline = time.monotonic() + 0.5
+    while time.monotonic() < deadline:
+        if ear.is_deaf():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("said", "deaf"),
+    [
+        ("", False),
+        ("busy\n", False),
+        ("idle scanomaly.aggregate scanomaly.embed\n", True),
+        ("idle scanomaly.embed\nbusy\nidle scanomaly.embed\n", True),
+        ("idle scanomaly.embed\nbusy\n", False),
+        ("idle scanomaly.aggregate\n", False),
+    ],
+    ids=["starting", "busy", "idle", "idle again", "busy again", "takes no such calls"],
+)
+def test_an_idle_process_beside_waiting_calls_is_deaf(ear: Hearing, queue: Queue, said: str, deaf: bool) -> None:
+    queue.embed([Call(1, Priority.LOW)])
+    assert becomes_deaf(ear, said) == deaf
+
+
+def test_an_idle_process_without_calls_is_not_deaf(ear: Hearing, queue: Queue, redis: Redis) -> None:
+    assert not becomes_deaf(ear, "idle scanomaly.embed\n")
+    queue.embed([Call(1, Priority.NORMAL)])
+    assert becomes_deaf(ear, "")
+    redis.flushall()
+    assert not becomes_deaf(ear, "idle scanomaly.embed\n")
