@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import psycopg
@@ -123,14 +122,8 @@ class World:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if error is not None:
-                error.add_note(self.describe())
-        finally:
-            self.close()
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Kill everything, and leave nothing."""
@@ -150,7 +143,9 @@ class World:
         begun = time.monotonic()
         while not reached():
             if time.monotonic() - begun > seconds:
-                raise TimeoutError(f"{what}: not within {seconds:.0f} s")
+                error = TimeoutError(f"{what}: not within {seconds:.0f} s")
+                error.add_note(self.describe())
+                raise error
             self._turn()
         return time.monotonic() - begun
 
