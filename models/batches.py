@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from .database import Database, changed_rows
 from .encoders import EncoderSpec
-from .records import Batch, BatchScan, Call, ScanResult
+from .records import Batch, BatchScan, Call, ScanResult, WaitingBatch
 from .states import BatchState, JobState, Priority, ScanState
 from .tables import BatchRow, EmbeddingRow, JobRow, ScanRow
 from .workers import alive_names, window
@@ -94,6 +94,21 @@ class Batches:
         with self._database.read() as session:
             rows = session.execute(query).all()
         return [job for job, waiting, _ in rows if waiting], [job for job, _, left in rows if not left]
+
+    def waiting(self, batch_id: int) -> WaitingBatch | None:
+        """What is to be known of a batch before it is begun; None when there is nothing to begin."""
+        query = (
+            select(JobRow.encoder, BatchRow.state, BatchRow.deaths)
+            .join(JobRow)
+            .where(BatchRow.id == batch_id, BatchRow.state != BatchState.DONE, JobRow.state == JobState.EMBEDDING)
+        )
+        with self._database.read() as session:
+            row = session.execute(query).one_or_none()
+        if row is None:
+            return None
+        encoder, state, deaths = row
+        # A running one can be taken only from a worker that died, which `begin` counts.
+        return WaitingBatch(EncoderSpec(**encoder), deaths + (state == BatchState.RUNNING))
 
     def begin(self, batch_id: int, worker: str) -> Batch | None:
         """Take a batch, and return its work.

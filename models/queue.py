@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from .errors import BrokerUnreachableError
 from .records import Call
-from .settings import Settings, hide_password
+from .settings import BATCHES_AT_ONCE, Settings, hide_password
 from .states import Priority
 
 EMBED_TASK = "scanomaly.embed"
@@ -56,12 +56,12 @@ def make_celery(settings: Settings) -> Celery:
         # Acknowledged after the commit. A message whose process dies stays with Redis until the visibility timeout;
         # nobody waits for that, because the store knows who held the batch, and it is called again.
         task_acks_late=True,
-        # One message at a time: a prefetched one would wait behind this worker while another is idle.
+        # As many messages as there are threads: more would wait behind this worker while another is idle.
         worker_prefetch_multiplier=1,
-        # The task runs in the process that `worker/supervisor.py` watches. A pool would be a second supervisor:
-        # one that holds a message for ever when its child dies between being handed it and saying so.
-        worker_pool="solo",
-        worker_concurrency=1,
+        # The tasks run in the process that `worker/supervisor.py` watches. A pool of processes would be a second
+        # supervisor: one that holds a message for ever when its child dies between being handed it and saying so.
+        worker_pool="threads",
+        worker_concurrency=BATCHES_AT_ONCE,
         # Looked for by the supervisor, which is the parent, not by one more timer in here.
         worker_enable_remote_control=False,
         worker_send_task_events=False,

@@ -85,6 +85,14 @@ class BatchScan:
 
 
 @dataclass(frozen=True)
+class WaitingBatch:
+    """A batch that nobody has begun, or whose worker may be dead."""
+
+    encoder: EncoderSpec
+    deaths: int
+
+
+@dataclass(frozen=True)
 class Batch:
     """A batch that a worker has begun."""
 

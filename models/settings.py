@@ -15,6 +15,9 @@ from .errors import UsageError
 
 PREFIX = "SCANOMALY_"
 
+BATCHES_AT_ONCE = 2
+"""How many batches a worker has in hand: one is encoded, and meanwhile the next is read or the last is written."""
+
 
 def _default_home() -> Path:
     return Path(platformdirs.user_data_path("scanomaly"))
@@ -41,7 +44,7 @@ class Settings:
     batch_memory: int = 2 * 1024**3
     """Bytes that the files and pixels of a batch may take at one time, whatever the sizes of its images."""
     scan_seconds: float = 300.0
-    """A worker that gets no scan of its batch done in this time is killed, as if the batch had crashed it."""
+    """A worker that reads, decodes or encodes one scan for longer is killed, as if the scan had crashed it."""
     max_attempts: int = 3
     """How many workers may die with a scan, the last ones with it alone, before it fails as `crashed_worker`."""
     grace_seconds: float = 30.0

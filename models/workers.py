@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from .database import Database, changed_rows
 from .records import Worker
+from .settings import BATCHES_AT_ONCE
 from .states import BatchState, JobState
 from .tables import BatchRow, DutyRow, JobRow, WorkerRow
 
@@ -122,7 +123,7 @@ def alive_names(database: Database, session: Session) -> frozenset[str]:
 def window(database: Database, session: Session) -> int:
     """How many batches of one job may be called or running: enough that no worker waits, and so few that a job that
     comes later hardly does."""
-    return max(_SMALLEST_WINDOW, 2 * len(alive_names(database, session)))
+    return max(_SMALLEST_WINDOW, 2 * BATCHES_AT_ONCE * len(alive_names(database, session)))
 
 
 def _held_by(names: Collection[str]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -1,10 +1,11 @@
-"""`python -m scanomaly.worker.consume`: the process that computes, a Celery worker without a pool.
+"""`python -m scanomaly.worker.consume`: the process that computes, a Celery worker of threads.
 
 The supervisor starts it, and names the worker and the descriptor for its signs.
 """
 
 import argparse
 import logging
+import signal
 import sys
 
 from ..models.errors import ScanomalyError
@@ -25,6 +26,7 @@ def main() -> int:
     parser.add_argument("--signs", type=int, required=True, help="The descriptor to write signs of life to.")
     options, celery_options = parser.parse_known_args()
     stop_with_stdin()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the watchdog's
     try:
         _check_device(Settings.from_environment())
     except ScanomalyError as error:

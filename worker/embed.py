@@ -1,13 +1,15 @@
 """A batch → embeddings and scan states, in one commit."""
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ..models.encoders import EncoderSpec
-from ..models.errors import BrokerUnreachableError, EncoderError
+from ..models.errors import BrokerUnreachableError
 from ..models.patience import patiently
 from ..models.queue import Queue
 from ..models.reconcile import send_calls
@@ -16,7 +18,8 @@ from ..models.settings import Settings
 from ..models.states import FailureKind
 from ..models.store import Store
 from .encoding.files import ScanFiles
-from .encoding.pipeline import LazyEncoder, Pipeline
+from .encoding.pipeline import Pipeline
+from .room import Room
 from .watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -26,15 +29,20 @@ _T = TypeVar("_T")
 
 
 class Embedder:
-    """Embeds batches. Keeps the encoder of the last one loaded: batches of one job come in a row.
+    """Embeds batches, several at a time: while one is encoded, the next is read and the last is written.
 
-    While the store is away, each step is tried again for as long as the settings say.
+    Keeps the encoder of the last one loaded: batches of one job come in a row. While the store is away, each step
+    is tried again for as long as the settings say.
     """
 
     def __init__(self, store: Store, queue: Queue, settings: Settings) -> None:
         self._store = store
         self._queue = queue
         self._settings = settings
+        self._room = Room()
+        self._watchdog = Watchdog(settings.scan_seconds)
+        self._lock = threading.Lock()
+        self._under_way: set[int] = set()
         self._current: tuple[EncoderSpec, Pipeline] | None = None
 
     def embed(self, batch_id: int, worker: str) -> None:
@@ -50,19 +58,42 @@ class Embedder:
             EncoderError: the encoder of the batch's job cannot be loaded.
             StoreUnreachableError: the store was away for too long.
         """
-        batch = self._patiently(lambda: self._store.batches.begin(batch_id, worker))
-        if batch is None:
+        with self._lock:
+            if batch_id in self._under_way:  # its message came twice; the store only knows that this worker has it
+                return
+            self._under_way.add(batch_id)
+        try:
+            self._embed_once(batch_id, worker)
+        finally:
+            self._under_way.discard(batch_id)
+
+    def _embed_once(self, batch_id: int, worker: str) -> None:
+        waiting = self._patiently(lambda: self._store.batches.waiting(batch_id))
+        if waiting is None:
             return
-        if batch.deaths >= _DEATHS_BEFORE_SPLIT and len(batch.scans) > 1:
-            logger.warning("job %s, batch %d: %d workers died with it: split", batch.job_id, batch.id, batch.deaths)
-            self._patiently(lambda: self._store.batches.split(batch))
-        else:
-            self._embed(batch)
+        # One with which a worker died has the process to itself: neither is to be blamed for the other.
+        with self._room.enter(waiting.encoder if waiting.deaths == 0 else self._room.alone()):
+            batch = self._patiently(lambda: self._store.batches.begin(batch_id, worker))
+            if batch is None:
+                return
+            if batch.deaths >= _DEATHS_BEFORE_SPLIT and len(batch.scans) > 1:
+                logger.warning(
+                    "job %s, batch %d: %d workers died with it: split", batch.job_id, batch.id, batch.deaths
+                )
+                self._patiently(lambda: self._store.batches.split(batch))
+            else:
+                self._embed(batch)
         self._call_next(batch.job_id)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """For other work than batches that is to have the process to itself."""
+        with self._room.enter(self._room.alone()):
+            yield
 
     def _embed(self, batch: Batch) -> None:
         vectors: dict[str, bytes] = {}
-        if batch.deaths >= self._settings.max_attempts:
+        if batch.deaths >= max(_DEATHS_BEFORE_SPLIT, self._settings.max_attempts):
             results = _give_up(batch)
         else:
             results, vectors = self._results(batch)
@@ -81,28 +112,29 @@ class Embedder:
     def _results(self, batch: Batch) -> tuple[list[ScanResult], dict[str, bytes]]:
         files = ScanFiles(self._settings.local_path(batch.root), batch.follow_links, self._settings.max_file_bytes)
         key = batch.encoder.key
-        try:
-            with Watchdog(self._settings.scan_seconds) as watchdog:
-                embedded = self._pipeline(batch.encoder).embed(
-                    batch.scans,
-                    files,
-                    lambda sha256: self._patiently(lambda: self._store.has_embedding(sha256, key)),
-                    watchdog,
-                )
-        except EncoderError:
-            self._current = None  # the next job with it tries again
-            raise
+        embedded = self._pipeline(batch.encoder).embed(
+            batch.scans, files, lambda sha256: self._patiently(lambda: self._store.has_embedding(sha256, key))
+        )
         vectors = {sha256: vector.astype(np.dtype("<f4")).tobytes() for sha256, vector in embedded.vectors.items()}
         return embedded.results, vectors
 
     def _pipeline(self, spec: EncoderSpec) -> Pipeline:
-        if self._current is None or self._current[0] != spec:
-            self._current = None  # the old encoder's memory is free before the new one is loaded
-            settings = self._settings
-            encoder = LazyEncoder(lambda: self._load(spec))
-            pipeline = Pipeline(encoder, settings.decode_threads, settings.max_pixels, settings.batch_memory)
-            self._current = (spec, pipeline)
-        return self._current[1]
+        """The pipeline with this encoder. No batch with another is under way, or this one would not be."""
+        with self._lock:
+            if self._current is None or self._current[0] != spec:
+                if self._current is not None:
+                    self._current[1].close()
+                self._current = None  # the old encoder's memory is free before the new one is loaded
+                settings = self._settings
+                pipeline = Pipeline(
+                    lambda: self._load(spec),
+                    settings.decode_threads,
+                    settings.max_pixels,
+                    settings.batch_memory,
+                    self._watchdog.watch,
+                )
+                self._current = (spec, pipeline)
+            return self._current[1]
 
     def _load(self, spec: EncoderSpec) -> Any:
         settings = self._settings

@@ -5,6 +5,7 @@ being worked at for ever, and with one message at a time never takes another.
 """
 
 import os
+import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -22,22 +23,38 @@ _LOOKS = 6
 
 def give_signs(descriptor: int) -> None:
     """Have this process, a Celery worker to be, write a line whenever it becomes busy or idle."""
+    signs = _Signs(descriptor)
+    worker_ready.connect(signs.ready, weak=False)
+    task_prerun.connect(signs.begun, weak=False)
+    task_postrun.connect(signs.ended, weak=False)
 
-    def write(line: str) -> None:
-        with suppress(BrokenPipeError):  # the supervisor is gone, and the lifeline ends this process
-            os.write(descriptor, f"{line}\n".encode())
 
-    idle = "idle"
+class _Signs:
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._idle = "idle"
+        self._running = 0
+        self._lock = threading.Lock()
 
-    def ready(sender: Any, **_: object) -> None:
+    def ready(self, sender: Any, **_: object) -> None:
         # A worker that was given --queues leaves the calls in others alone.
-        nonlocal idle
-        idle = " ".join(["idle", *sender.app.amqp.queues.consume_from])
-        write(idle)
+        self._idle = " ".join(["idle", *sender.app.amqp.queues.consume_from])
+        self._write(self._idle)
 
-    worker_ready.connect(ready, weak=False)
-    task_prerun.connect(lambda **_: write("busy"), weak=False)
-    task_postrun.connect(lambda **_: write(idle), weak=False)
+    def begun(self, **_: object) -> None:
+        with self._lock:
+            self._running += 1
+            self._write("busy")
+
+    def ended(self, **_: object) -> None:
+        with self._lock:
+            self._running -= 1
+            if not self._running:
+                self._write(self._idle)
+
+    def _write(self, line: str) -> None:
+        with suppress(BrokenPipeError):  # the supervisor is gone, and the lifeline ends this process
+            os.write(self._descriptor, f"{line}\n".encode())
 
 
 @contextmanager

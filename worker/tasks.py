@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 from functools import cache
 
@@ -18,6 +19,8 @@ from .embed import Embedder
 
 logger = logging.getLogger(__name__)
 
+_opening = threading.Lock()
+
 
 class _Process:
     """What this process opens once, at its first task."""
@@ -28,8 +31,13 @@ class _Process:
         self.embedder = Embedder(self.store, Queue(self.settings, app), self.settings)
 
 
-@cache
 def _process() -> _Process:
+    with _opening:
+        return _open()
+
+
+@cache
+def _open() -> _Process:
     return patiently(Settings.from_environment().store_seconds, _Process)
 
 
@@ -50,9 +58,13 @@ def aggregate(task: Task, job_id: str) -> None:
     from .aggregate import Aggregator  # matplotlib and scikit-learn: not before the first batch is on its way
 
     worker = _worker(task)
-    _run(
-        worker, lambda: job_id, lambda: Aggregator(_process().store, _process().settings).aggregate(job_id, worker)
-    )
+
+    def work() -> None:
+        process = _process()
+        with process.embedder.alone():
+            Aggregator(process.store, process.settings).aggregate(job_id, worker)
+
+    _run(worker, lambda: job_id, work)
 
 
 def _worker(task: Task) -> str:

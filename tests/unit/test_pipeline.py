@@ -1,4 +1,4 @@
-"""The pipeline: what becomes of a batch, how much memory it takes, and what its watch is told. Without torch."""
+"""The pipeline: what becomes of batches, what is encoded together, how much memory it takes. Without torch."""
 
 import io
 import re
@@ -22,7 +22,7 @@ from scanomaly.models.states import FailureKind
 from scanomaly.worker.encoding.files import ScanFiles
 from scanomaly.worker.encoding.images import ImageFailure
 from scanomaly.worker.encoding.memory import MemoryBudget, NoRoomError, Share
-from scanomaly.worker.encoding.pipeline import Embedded, LazyEncoder, Pipeline
+from scanomaly.worker.encoding.pipeline import Embedded, Pipeline
 
 MIB = 1 << 20
 
@@ -30,6 +30,8 @@ MIB = 1 << 20
 class MeanColour:
     """An encoder of three dimensions that needs no torch."""
 
+    key = "test/mean-colour"
+    device = "cpu"
     image_size = (8, 8)
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
@@ -47,12 +49,13 @@ def save(folder: Path, count: int, size: tuple[int, int] = (20, 10), suffix: str
 
 
 def pipeline(memory: int = 1 << 30, threads: int = 4, load: Callable[[], object] = MeanColour) -> Pipeline:
-    return Pipeline(LazyEncoder(load), threads, 100_000_000, memory)
+    return Pipeline(load, threads, 100_000_000, memory)
 
 
-def embed(pipe: Pipeline, scans: Sequence[BatchScan], folder: Path, **options: object) -> Embedded:
-    files = ScanFiles(folder, False, 1 << 30)
-    return pipe.embed(scans, files, options.pop("is_known", lambda sha256: False), **options)
+def embed(
+    pipe: Pipeline, scans: Sequence[BatchScan], folder: Path, is_known: Callable[[str], bool] = lambda sha256: False
+) -> Embedded:
+    return pipe.embed(scans, ScanFiles(folder, False, 1 << 30), is_known)
 
 
 class TestEmbed:
@@ -265,64 +268,126 @@ def grown(folder: Path, suffix: str, memory: int) -> int:
     return int(result.stdout)
 
 
-class Log:
-    """A watch that writes down what it is told."""
+class TestEncoding:
+    def test_batches_are_encoded_together_and_each_gets_its_own(self, tmp_path: Path) -> None:
+        scans = save(tmp_path, 60)
+        sizes: list[int] = []
+        go = threading.Event()
 
-    def __init__(self) -> None:
-        self.told: list[str] = []
-        self.threads: set[str] = set()
+        class Slow(MeanColour):
+            at_once = 16
 
-    def progress(self) -> None:
-        self.threads.add(threading.current_thread().name)
-        self.told.append("progress")
-
-    @contextmanager
-    def suspend(self) -> Iterator[None]:
-        self.told.append("suspended")
-        yield
-        self.told.append("resumed")
-
-
-class TestWatch:
-    def test_every_scan_and_every_chunk_is_progress(self, tmp_path: Path) -> None:
-        log = Log()
-
-        class Logged(MeanColour):
             def encode(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-                log.told.append("encoded")
+                go.wait(5)
+                sizes.append(len(pixels))
                 return super().encode(pixels)
 
-        embed(pipeline(load=Logged), save(tmp_path, 70), tmp_path, watch=log)
-        assert log.told.count("progress") >= 70 + 3
-        assert log.told.count("encoded") == 3
-        assert log.told[-2:] == ["encoded", "progress"]
-        assert log.told.count("suspended") == 1
-        assert log.threads == {threading.current_thread().name}
+        pipe = pipeline(load=Slow)
+        with ThreadPoolExecutor(3) as pool:
+            batches = [scans[0:20], scans[20:40], scans[40:60]]
+            futures = [pool.submit(embed, pipe, batch, tmp_path) for batch in batches]
+            time.sleep(0.3)  # until as many are prepared as may be
+            go.set()
+            found = [future.result(10) for future in futures]
+        assert [len(one.vectors) for one in found] == [20, 20, 20]
+        assert [r.scan_id for one in found for r in one.results] == list(range(60))
+        assert sum(sizes) == 60
+        assert max(sizes) == 16
+        assert sizes[1] == 16  # more than that waited while the first were encoded
 
-    def test_loading_is_suspended_even_when_it_fails(self, tmp_path: Path) -> None:
-        log = Log()
+    def test_no_more_is_prepared_than_the_encoder_takes_in_two_calls(self, tmp_path: Path) -> None:
+        prepared = 0
+        go = threading.Event()
+
+        class Stuck(MeanColour):
+            at_once = 4
+
+            def preprocess(self, image: Image.Image) -> np.ndarray:
+                nonlocal prepared
+                prepared += 1
+                return super().preprocess(image)
+
+            def encode(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+                go.wait(5)
+                return super().encode(pixels)
+
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(embed, pipeline(load=Stuck, threads=8), save(tmp_path, 60), tmp_path)
+            time.sleep(0.5)
+            assert prepared == 8
+            go.set()
+            assert len(future.result(10).vectors) == 60
+
+    def test_one_content_is_encoded_once(self, tmp_path: Path) -> None:
+        encoded: list[int] = []
+
+        class Counting(MeanColour):
+            def encode(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+                encoded.append(len(pixels))
+                return super().encode(pixels)
+
+        scans = save(tmp_path, 40)
+        for scan in scans[1:]:
+            (tmp_path / scan.path).write_bytes((tmp_path / "0.png").read_bytes())
+        found = embed(pipeline(load=Counting), scans, tmp_path)
+        assert sum(encoded) == len(found.vectors) == 1
+        assert {result.sha256 for result in found.results} == set(found.vectors)
+
+    def test_one_broken_content_fails_each_of_its_scans(self, tmp_path: Path) -> None:
+        scans = save(tmp_path, 20)
+        half = (tmp_path / "0.png").read_bytes()[:-30]
+        for scan in scans:
+            (tmp_path / scan.path).write_bytes(half)
+        found = embed(pipeline(), scans, tmp_path)
+        assert {result.failure for result in found.results} == {FailureKind.TRUNCATED}
+
+    def test_an_error_of_the_encoder_ends_every_batch_in_it(self, tmp_path: Path) -> None:
+        class Broken(MeanColour):
+            def encode(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+                raise EncoderError("no memory")
+
+        pipe, scans = pipeline(load=Broken), save(tmp_path, 80)
+        with ThreadPoolExecutor(2) as pool:
+            for future in [pool.submit(embed, pipe, part, tmp_path) for part in (scans[:40], scans[40:])]:
+                with pytest.raises(EncoderError, match="no memory"):
+                    future.result(10)
+
+    def test_an_encoder_that_did_not_load_is_tried_again(self, tmp_path: Path) -> None:
+        errors = [EncoderError("the hub is away")]
 
         def load() -> object:
-            assert log.told == ["suspended"]
+            if errors:
+                raise errors.pop()
             return MeanColour()
 
-        embed(pipeline(load=load), save(tmp_path, 1), tmp_path, watch=log)
-        assert log.told[:2] == ["suspended", "resumed"]
+        pipe, scans = pipeline(load=load, threads=1), save(tmp_path, 1)
+        with pytest.raises(EncoderError):
+            embed(pipe, scans, tmp_path)
+        assert len(embed(pipe, scans, tmp_path).vectors) == 1
 
-    def test_scans_that_are_done_out_of_turn_are_progress(self, tmp_path: Path) -> None:
-        """The first is slow; the others must not be taken for stuck with it."""
-        scans, log = save(tmp_path, 10), Log()
-        (tmp_path / "0.png").write_bytes(b"slow")
-        at_the_end: list[int] = []
+    def test_each_step_is_watched_and_no_waiting_is(self, tmp_path: Path) -> None:
+        watched = 0
 
-        def is_known(sha256: str) -> bool:
-            if sha256.startswith("5e0cf7bd"):  # of b"slow"
-                deadline = time.monotonic() + 20
-                while log.told.count("progress") < 3 and time.monotonic() < deadline:
-                    time.sleep(0.005)
-                at_the_end.append(log.told.count("progress"))
-            time.sleep(0.02)  # one after the other, so that each is heard of
-            return True
+        @contextmanager
+        def watch() -> Iterator[None]:
+            nonlocal watched
+            watched += 1
+            yield
+            watched -= 1
 
-        embed(pipeline(threads=2), scans, tmp_path, is_known=is_known, watch=log)
-        assert at_the_end[0] >= 3
+        class Watched(MeanColour):
+            def preprocess(self, image: Image.Image) -> np.ndarray:
+                assert watched == 1
+                return super().preprocess(image)
+
+            def encode(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+                assert watched == 1
+                return super().encode(pixels)
+
+        def load() -> object:
+            assert watched == 0
+            return Watched()
+
+        pipe = Pipeline(load, 1, 100_000_000, 1 << 30, watch)
+        scans = save(tmp_path, 1)
+        assert len(embed(pipe, scans, tmp_path, lambda sha256: watched != 0).vectors) == 1
