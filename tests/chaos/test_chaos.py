@@ -230,7 +230,7 @@ def test_workers_are_updated_one_after_the_other(on_sqlite: World, scans: Path, 
 
 def test_a_real_encoder(tmp_path: Path) -> None:
     encoder = "efficientnet_lite0"
-    draw_sample(tmp_path / "scans", normals=32, anomalies=32)
+    draw_sample(tmp_path / "scans", normals=96, anomalies=96)
     expected = undisturbed(tmp_path / "scans", encoder)
     with World("sqlite") as world:
         submit(world, tmp_path / "scans", encoder=encoder)
