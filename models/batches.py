@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from .database import Database, changed_rows
 from .encoders import EncoderSpec
-from .records import Batch, BatchScan, Call, ScanResult, WaitingBatch
+from .files import remember
+from .records import Batch, BatchScan, Call, FileState, ScanResult, WaitingBatch
 from .states import BatchState, JobState, Priority, ScanState
 from .tables import BatchRow, EmbeddingRow, JobRow, ScanRow
 from .workers import alive_names, window
@@ -142,7 +143,7 @@ class Batches:
             )
             scans = tuple(BatchScan(*scan) for scan in session.execute(query.order_by(ScanRow.id)))
             encoder = EncoderSpec(**job.encoder)
-            return Batch(batch_id, job.id, job.root, job.follow_links, encoder, row.deaths, scans)
+            return Batch(batch_id, job.id, job.root, job.follow_links, job.rehash, encoder, row.deaths, scans)
 
     def split(self, batch: Batch) -> None:
         """Put two halves in the place of a batch. Each carries one death: the next one splits it again."""
@@ -158,7 +159,13 @@ class Batches:
                 session.execute(update(ScanRow).where(half).values(batch_id=new))
             session.execute(delete(BatchRow).where(BatchRow.id == batch.id))
 
-    def finish(self, batch: Batch, results: Sequence[ScanResult], vectors: Mapping[str, bytes]) -> None:
+    def finish(
+        self,
+        batch: Batch,
+        results: Sequence[ScanResult],
+        vectors: Mapping[str, bytes],
+        files: Mapping[str, FileState] | None = None,
+    ) -> None:
         """Write what became of a batch, in one transaction.
 
         A batch that is done already, or was split, is left as it is. One that was given to another worker in the
@@ -168,6 +175,7 @@ class Batches:
             batch: what `begin` returned.
             results: one for each of its scans.
             vectors: new embeddings by digest; float32 bytes, little-endian, L2-normalised.
+            files: by path, what the files held that were read.
         """
         failed = sum(result.failure is not None for result in results)
         done = (
@@ -185,6 +193,7 @@ class Batches:
             if changed_rows(session, done) == 0:
                 return
             self._add_embeddings(session, batch.encoder.key, vectors)
+            remember(session, batch.root, files or {})
             if results:
                 session.execute(update(ScanRow), [_scan_values(result) for result in results])
 

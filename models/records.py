@@ -39,6 +39,8 @@ class NewJob:
     priority: Priority = Priority.NORMAL
     follow_links: bool = False
     """Whether scans may lie outside the root, behind symbolic links."""
+    rehash: bool = False
+    """Whether files are read that did not change since they were read last."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,16 @@ class BatchScan:
 
 
 @dataclass(frozen=True)
+class FileState:
+    """What a file held when it was read. With another size or time of modification it may hold something else."""
+
+    size: int
+    modified_ns: int
+    """Nanoseconds since 1970."""
+    sha256: str
+
+
+@dataclass(frozen=True)
 class WaitingBatch:
     """A batch that nobody has begun, or whose worker may be dead."""
 
@@ -100,6 +112,7 @@ class Batch:
     job_id: str
     root: str
     follow_links: bool
+    rehash: bool
     encoder: EncoderSpec
     deaths: int
     """How many workers died while they held it, or the larger batch that it was split off."""

@@ -1,4 +1,6 @@
-"""The store: jobs, scans and embeddings here, the rest in `batches.py` and `workers.py`. No query is anywhere else.
+"""The store: jobs, scans and embeddings here, the rest in `batches.py`, `files.py` and `workers.py`.
+
+No query is anywhere else.
 
 The store is the truth. A message in Redis only says that there is something to do; whether it still is, and
 what exactly, is read here.
@@ -17,6 +19,7 @@ from .batches import Batches, add_batch, call_off
 from .database import Database, changed_rows
 from .encoders import EncoderSpec
 from .errors import JobNotFoundError, JobStateError
+from .files import Files
 from .records import Failure, FoundScan, IgnoredFile, Job, NewJob, Progress, RankedScan, ScanScore, StoredVector
 from .settings import Settings
 from .states import JOB_TRANSITIONS, BatchState, FailureKind, JobState, Label, Priority, ScanState
@@ -31,7 +34,7 @@ _Query: TypeAlias = Select[*tuple[Any, ...]]
 
 
 class Store:
-    """Jobs, scans and embeddings; `batches` and `workers`. Safe to use from several threads and processes.
+    """Jobs, scans and embeddings; `batches`, `files` and `workers`. Safe to use from several threads and processes.
 
     Every method raises StoreUnreachableError when the database cannot be used.
     """
@@ -40,6 +43,7 @@ class Store:
         """Open a store: see `Database`."""
         self._database = Database(url, upgrade)
         self.batches = Batches(self._database)
+        self.files = Files(self._database)
         self.workers = Workers(self._database)
 
     @classmethod
@@ -76,6 +80,7 @@ class Store:
                     encoder_key=job.encoder.key,
                     priority=job.priority,
                     follow_links=job.follow_links,
+                    rehash=job.rehash,
                     notes=dict(job.notes),
                     scans=len(scans),
                     normal=labels.count(Label.NORMAL),

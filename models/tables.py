@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, LargeBinary, MetaData, String, Text
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, LargeBinary, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -49,6 +49,8 @@ class JobRow(Base):
     encoder_key: Mapped[str] = mapped_column(Text)
     priority: Mapped[str] = mapped_column(String(16))
     follow_links: Mapped[bool]
+    rehash: Mapped[bool] = mapped_column(default=False)
+    """Whether files are read that did not change since they were read last."""
     notes: Mapped[dict[str, str]] = mapped_column(JSON)
     """What the submitter said about the choice of `source`, `encoder` and `labels`."""
     scans: Mapped[int]
@@ -132,6 +134,19 @@ class EmbeddingRow(Base):
     encoder_key: Mapped[str] = mapped_column(String(200), primary_key=True)
     vector: Mapped[bytes] = mapped_column(LargeBinary)
     """float32, little-endian, L2-normalised."""
+
+
+class FileRow(Base):
+    """What a file held when it was last read."""
+
+    __tablename__ = "files"
+
+    path_digest: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)
+    """blake2b of the absolute path, as the job names it."""
+    size: Mapped[int] = mapped_column(BigInteger)
+    modified_ns: Mapped[int] = mapped_column(BigInteger)
+    """Time of the last modification, in nanoseconds since 1970."""
+    sha256: Mapped[str] = mapped_column(String(64))
 
 
 class WorkerRow(Base):

@@ -68,6 +68,9 @@ def _job_options(function: _Function) -> _Function:
         click.option(
             "--follow-links", is_flag=True, help="Take scans behind links that lead out of the folder too."
         ),
+        click.option(
+            "--rehash", is_flag=True, help="Read files too whose size and time did not change since they were read."
+        ),
         click.option("--out", type=click.Path(path_type=Path), help="The folder to write the report into."),
         click.option(
             "--labels",
@@ -431,6 +434,7 @@ def _request(
     batch_size: int | None,
     priority: str,
     follow_links: bool,
+    rehash: bool,
     **encoder: Any,
 ) -> "Request":
     from .submit import Request
@@ -445,6 +449,7 @@ def _request(
         batch_size or settings.batch_size,
         Priority(priority),
         follow_links,
+        rehash,
     )
 
 

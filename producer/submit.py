@@ -37,6 +37,7 @@ class Request:
     batch_size: int = 32
     priority: Priority = Priority.NORMAL
     follow_links: bool = False
+    rehash: bool = False
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -88,6 +89,7 @@ def store_job(prepared: Prepared, store: Store, settings: Settings) -> Job:
         notes=prepared.notes,
         priority=request.priority,
         follow_links=request.follow_links,
+        rehash=request.rehash,
     )
     store.add_job(job, prepared.labelled.scans, prepared.found.ignored)
     return store.find_job(job_id)

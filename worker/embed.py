@@ -13,12 +13,12 @@ from ..models.errors import BrokerUnreachableError
 from ..models.patience import patiently
 from ..models.queue import Queue
 from ..models.reconcile import send_calls
-from ..models.records import Batch, ScanResult
+from ..models.records import Batch, FileState, ScanResult
 from ..models.settings import Settings
 from ..models.states import FailureKind
 from ..models.store import Store
 from .encoding.files import ScanFiles
-from .encoding.pipeline import Pipeline
+from .encoding.pipeline import Embedded, Pipeline
 from .room import Room
 from .watchdog import Watchdog
 
@@ -93,11 +93,16 @@ class Embedder:
 
     def _embed(self, batch: Batch) -> None:
         vectors: dict[str, bytes] = {}
+        files: dict[str, FileState] = {}
         if batch.deaths >= max(_DEATHS_BEFORE_SPLIT, self._settings.max_attempts):
             results = _give_up(batch)
         else:
-            results, vectors = self._results(batch)
-        self._patiently(lambda: self._store.batches.finish(batch, results, vectors))
+            embedded = self._pipelined(batch)
+            results, files = embedded.results, embedded.files
+            vectors = {
+                sha256: vector.astype(np.dtype("<f4")).tobytes() for sha256, vector in embedded.vectors.items()
+            }
+        self._patiently(lambda: self._store.batches.finish(batch, results, vectors, files))
         logger.info(
             "job %s, batch %d: %d scans, %d encoded, %d failed",
             *(batch.job_id, batch.id, len(results), len(vectors), sum(r.failure is not None for r in results)),
@@ -109,14 +114,18 @@ class Embedder:
         except BrokerUnreachableError as error:
             logger.warning("%s; the next calls of job %s are sent when it is back", error, job_id)
 
-    def _results(self, batch: Batch) -> tuple[list[ScanResult], dict[str, bytes]]:
+    def _pipelined(self, batch: Batch) -> Embedded:
         files = ScanFiles(self._settings.local_path(batch.root), batch.follow_links, self._settings.max_file_bytes)
-        key = batch.encoder.key
-        embedded = self._pipeline(batch.encoder).embed(
-            batch.scans, files, lambda sha256: self._patiently(lambda: self._store.has_embedding(sha256, key))
+        key, paths = batch.encoder.key, [scan.path for scan in batch.scans]
+        embedded: dict[str, FileState] = {}
+        if not batch.rehash:
+            embedded = self._patiently(lambda: self._store.files.embedded(batch.root, paths, key))
+        return self._pipeline(batch.encoder).embed(
+            batch.scans,
+            files,
+            lambda sha256: self._patiently(lambda: self._store.has_embedding(sha256, key)),
+            embedded,
         )
-        vectors = {sha256: vector.astype(np.dtype("<f4")).tobytes() for sha256, vector in embedded.vectors.items()}
-        return embedded.results, vectors
 
     def _pipeline(self, spec: EncoderSpec) -> Pipeline:
         """The pipeline with this encoder. No batch with another is under way, or this one would not be."""

@@ -66,6 +66,18 @@ def test_a_second_job_encodes_nothing(served: Scanomaly, scans: Path, tmp_path: 
     assert rows(tmp_path / "one" / "scores.csv") == rows(tmp_path / "two" / "scores.csv")
 
 
+def test_files_that_did_not_change_are_not_read_again(served: Scanomaly, scans: Path) -> None:
+    for file in scans.rglob("*.png"):
+        os.utime(file, (1e9, 1e9))
+    first = served.json("run", scans, *OFFLINE)["result"]["most_anomalous"]
+    for file in scans.rglob("*.png"):
+        file.write_bytes(b"x" * file.stat().st_size)
+        os.utime(file, (1e9, 1e9))
+    assert served.json("run", scans, *OFFLINE)["result"]["most_anomalous"] == first
+    forced = served.json("run", scans, "--rehash", *OFFLINE, code=4)
+    assert "none of the" in forced["error"]
+
+
 def test_the_batch_size_does_not_change_a_score(
     scanomaly: Scanomaly, done_job: tuple[Scanomaly, str], drawn: Path, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, create_engine, event, inspect, text, update
 from scanomaly.models import database
 from scanomaly.models.encoders import parse_encoder
 from scanomaly.models.errors import JobNotFoundError, JobStateError, SchemaError, StoreUnreachableError, UsageError
-from scanomaly.models.records import FoundScan, IgnoredFile, NewJob, ScanResult, ScanScore
+from scanomaly.models.records import FileState, FoundScan, IgnoredFile, NewJob, ScanResult, ScanScore
 from scanomaly.models.settings import Settings
 from scanomaly.models.states import FailureKind, JobState, Label, Priority
 from scanomaly.models.store import Store
@@ -82,6 +82,34 @@ def test_a_job_comes_back_as_it_was_stored(store: Store) -> None:
     assert job.notes == {"labels": "by folder"}
     assert job.created_at.tzinfo is not None
     assert store.ignored("abcdef") == [IgnoredFile("notes.txt", "not an image by its ending")]
+
+
+def test_files_that_were_read_are_remembered(store: Store) -> None:
+    add_job(store, batch_size=5)
+    (batch_id,) = store.batches.unfinished("abcdef")
+    batch = store.batches.begin(batch_id, "w1")
+    assert batch is not None
+    paths = [scan.path for scan in batch.scans]
+    state = {path: FileState(7, 10**18 + number, f"{number:064d}") for number, path in enumerate(paths)}
+    known = {state[path].sha256: b"1234" for path in paths[:3]}
+    results = [ScanResult(scan.id, sha256=state[scan.path].sha256) for scan in batch.scans]
+    store.batches.finish(batch, results, known, state)
+    assert store.files.embedded("/scans", paths, OFFLINE.key) == {path: state[path] for path in paths[:3]}
+    assert store.files.embedded("/scans/", paths[:1], OFFLINE.key) == {paths[0]: state[paths[0]]}
+    assert store.files.embedded("/others", paths, OFFLINE.key) == {}
+    assert store.files.embedded("/scans", paths, "another/encoder") == {}
+
+
+def test_what_a_file_held_last_is_remembered(store: Store) -> None:
+    states = [FileState(7, 1, "a" * 64), FileState(2**40, 2**62, "b" * 64)]
+    for number, state in enumerate(states):
+        job_id = add_job(store, f"job{number}", batch_size=5)
+        (batch_id,) = store.batches.unfinished(job_id)
+        batch = store.batches.begin(batch_id, "w1")
+        assert batch is not None
+        results = [ScanResult(scan.id, sha256=state.sha256) for scan in batch.scans]
+        store.batches.finish(batch, results, {state.sha256: b"1234"}, {"d.png": state})
+        assert store.files.embedded("/scans", ["d.png"], OFFLINE.key) == {"d.png": state}
 
 
 def test_a_job_is_found_by_the_beginning_of_its_id(store: Store) -> None:

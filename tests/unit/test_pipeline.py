@@ -1,13 +1,14 @@
 """The pipeline: what becomes of batches, what is encoded together, how much memory it takes. Without torch."""
 
 import io
+import os
 import re
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 from scanomaly.models.errors import EncoderError
-from scanomaly.models.records import BatchScan
+from scanomaly.models.records import BatchScan, FileState
 from scanomaly.models.states import FailureKind
 from scanomaly.worker.encoding.files import ScanFiles
 from scanomaly.worker.encoding.images import ImageFailure
@@ -53,9 +54,19 @@ def pipeline(memory: int = 1 << 30, threads: int = 4, load: Callable[[], object]
 
 
 def embed(
-    pipe: Pipeline, scans: Sequence[BatchScan], folder: Path, is_known: Callable[[str], bool] = lambda sha256: False
+    pipe: Pipeline,
+    scans: Sequence[BatchScan],
+    folder: Path,
+    is_known: Callable[[str], bool] = lambda sha256: False,
+    embedded: Mapping[str, FileState] | None = None,
 ) -> Embedded:
-    return pipe.embed(scans, ScanFiles(folder, False, 1 << 30), is_known)
+    return pipe.embed(scans, ScanFiles(folder, False, 1 << 30), is_known, embedded)
+
+
+def overwrite(file: Path, modified_ns: int) -> None:
+    """Put other bytes of the same number into a file, and set its time."""
+    file.write_bytes(b"x" * file.stat().st_size)
+    os.utime(file, ns=(modified_ns, modified_ns))
 
 
 class TestEmbed:
@@ -79,6 +90,26 @@ class TestEmbed:
             FailureKind.OUTSIDE_ROOT,
             FailureKind.MISSING,
         ]
+
+    def test_a_file_that_did_not_change_is_not_read(self, tmp_path: Path) -> None:
+        scans = save(tmp_path, 3)
+        for scan in scans:
+            os.utime(tmp_path / scan.path, ns=(10**18, 10**18))
+        first = embed(pipeline(), scans, tmp_path)
+        assert set(first.files) == {scan.path for scan in scans}
+        overwrite(tmp_path / "0.png", 10**18)
+        overwrite(tmp_path / "1.png", 10**18 + 1)
+        (tmp_path / "2.png").write_bytes(b"another size")
+        os.utime(tmp_path / "2.png", ns=(10**18, 10**18))
+        second = embed(pipeline(), scans, tmp_path, embedded=first.files)
+        assert second.results[0] == first.results[0]
+        assert [result.failure for result in second.results[1:]] == [FailureKind.NOT_AN_IMAGE] * 2
+        assert second.vectors == {}
+        assert set(second.files) == {"1.png", "2.png"}
+
+    def test_a_file_that_was_changed_just_now_is_not_trusted(self, tmp_path: Path) -> None:
+        """It may be changed again without another time."""
+        assert embed(pipeline(), save(tmp_path, 2), tmp_path).files == {}
 
     def test_known_contents_never_load_the_encoder(self, tmp_path: Path) -> None:
         def load() -> object:

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from ...models.states import FailureKind
 from .images import ImageFailure, readable_bytes
@@ -12,6 +13,13 @@ from .images import ImageFailure, readable_bytes
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+class FileVersion(NamedTuple):
+    """A file's size in bytes, and the time of its last modification in nanoseconds since 1970."""
+
+    size: int
+    modified_ns: int
 
 
 class ScanFiles:
@@ -54,6 +62,21 @@ class ScanFiles:
         if not data:
             raise ImageFailure(FailureKind.EMPTY, "The file is empty.")
         return data
+
+    def version(self, path: str) -> FileVersion:
+        """What tells whether a file has changed.
+
+        Args:
+            path: relative to the root, with `/` between its parts.
+
+        Raises:
+            ImageFailure: OUTSIDE_ROOT, MISSING or UNREADABLE.
+        """
+        try:
+            status = self._resolve(path).stat()
+        except (OSError, ValueError) as error:
+            raise _reading_failure(error) from error
+        return FileVersion(status.st_size, status.st_mtime_ns)
 
     def _resolve(self, path: str) -> Path:
         if path.startswith("/") or ".." in path.split("/"):

@@ -1,6 +1,7 @@
 """Encodes what is prepared, in a thread of its own, while other threads prepare more."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
@@ -17,6 +18,10 @@ Promise: TypeAlias = Future[NDArray[np.float32]]
 _Item: TypeAlias = tuple[Any, Promise]
 
 _AT_ONCE = 32
+_GATHER = 8
+_GATHER_SECONDS = 0.03
+"""Scans that are encoded one by one take several times as long, and at a job's start take the cores from decoding.
+So a few are waited for, for about as long as they take to decode; an encoder that is behind never waits."""
 
 
 class Forward:
@@ -65,15 +70,19 @@ class Forward:
             self._places.release(len(items))
 
     def _take(self) -> list[_Item] | None:
-        """Wait for a prepared scan, and take the others that are there."""
+        """Wait for a prepared scan, and take the others that are there, or come in a moment."""
         items: list[_Item] = []
+        patience = _GATHER_SECONDS
         try:
             item = self._prepared.get()
+            begun = time.monotonic()
             while item is not None:
                 items.append(item)
                 if len(items) == self._at_once:
                     break
-                item = self._prepared.get_nowait()
+                if len(items) >= _GATHER:
+                    patience = 0.0
+                item = self._prepared.get(timeout=max(0.0, begun + patience - time.monotonic()))
         except Empty:
             return items
         return items or None

@@ -4,7 +4,8 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...models.records import BatchScan, ScanResult
+from ...models.records import BatchScan, FileState, ScanResult
 from ...models.states import FailureKind
 from .files import ScanFiles
 from .forward import Forward, Promise
@@ -23,14 +24,21 @@ from .plugins import EncoderLike
 
 _MAX_RESIZED_PIXELS = 50_000_000  # `encoder.MAX_RESIZED_PIXELS`: importing it would load torch
 _LEAST_URGENT = 19
+_UNSURE_NS = 2_000_000_000
+"""A file that was changed so shortly before it is read may change again and keep its time: some file systems count
+in twos of seconds."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What became of a batch: a result for every scan, and the new vectors by digest, (dimension,) float32."""
+    """What became of a batch."""
 
     results: list[ScanResult]
+    """One for every scan, in their order."""
     vectors: dict[str, np.ndarray]
+    """The new ones by digest, (dimension,) float32."""
+    files: dict[str, FileState]
+    """By path, what the files held that were read and will tell by their times when they are changed."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,8 @@ class _Batch:
 
     files: ScanFiles
     is_known: Callable[[str], bool]
+    embedded: Mapping[str, FileState]
+    read: dict[str, FileState] = field(default_factory=dict)
     owners: dict[str, int] = field(default_factory=dict)
     promises: dict[str, Promise] = field(default_factory=dict)
 
@@ -72,7 +82,13 @@ class Pipeline:
         self._watch = watch
         give_freed_memory_back()
 
-    def embed(self, scans: Sequence[BatchScan], files: ScanFiles, is_known: Callable[[str], bool]) -> Embedded:
+    def embed(
+        self,
+        scans: Sequence[BatchScan],
+        files: ScanFiles,
+        is_known: Callable[[str], bool],
+        embedded: Mapping[str, FileState] | None = None,
+    ) -> Embedded:
         """Embed scans; one that cannot be embedded becomes a failure and stops nothing. For any thread.
 
         Args:
@@ -80,11 +96,12 @@ class Pipeline:
             files: reads them.
             is_known: whether a content with this digest has an embedding already; called from several threads, and
                 more than once for a scan that has to wait for memory.
+            embedded: by path, what files held whose content had an embedding; one that did not change is not read.
 
         Raises:
             EncoderError: the encoder cannot be loaded, or cannot encode.
         """
-        batch = _Batch(files, is_known)
+        batch = _Batch(files, is_known, embedded or {})
         prepared = [self._threads.submit(self._prepare, scan, batch) for scan in scans]
         results: list[ScanResult] = []
         vectors: dict[str, np.ndarray] = {}
@@ -99,7 +116,7 @@ class Pipeline:
                     results.append(ScanResult(scan.id, failure=failure.kind, detail=failure.detail))
         finally:
             wait([future for future in prepared if not future.cancel()])  # after an error, the rest is not begun
-        return _fail_the_infinite(results, vectors)
+        return _fail_the_infinite(Embedded(results, vectors, batch.read))
 
     def close(self) -> None:
         """End the threads. No batch may be under way."""
@@ -120,8 +137,15 @@ class Pipeline:
 
     def _try_to_prepare(self, scan: BatchScan, batch: _Batch, share: Share) -> tuple[str, Promise | None]:
         with self._watch():
+            version = batch.files.version(scan.path)
+            last = batch.embedded.get(scan.path)
+            if last is not None and version == (last.size, last.modified_ns):
+                return last.sha256, None
+            old_enough = version.modified_ns + _UNSURE_NS < time.time_ns()
             data = batch.files.read(scan.path, share.reserve)
             digest = hashlib.sha256(data).hexdigest()
+        if old_enough:
+            batch.read[scan.path] = FileState(*version, digest)
         if batch.is_known(digest):
             return digest, None
         promise = batch.promises.setdefault(digest, Future())
@@ -172,18 +196,19 @@ def _resizing_bytes(image: Image.Image, size: tuple[int, int]) -> int:
     return 8 * min(_MAX_RESIZED_PIXELS, long * max(size) ** 2 // short)
 
 
-def _fail_the_infinite(results: list[ScanResult], vectors: dict[str, np.ndarray]) -> Embedded:
+def _fail_the_infinite(embedded: Embedded) -> Embedded:
     """A vector that is not finite would make the reference, and with it every score, not finite."""
-    bad = {digest for digest, vector in vectors.items() if not np.isfinite(vector).all()}
+    bad = {digest for digest, vector in embedded.vectors.items() if not np.isfinite(vector).all()}
     if not bad:
-        return Embedded(results, vectors)
+        return embedded
     detail = "the encoder's output is not finite: try --precision fp32"
     return Embedded(
         [
             ScanResult(result.scan_id, failure=FailureKind.NOT_FINITE, detail=detail)
             if result.sha256 in bad
             else result
-            for result in results
+            for result in embedded.results
         ],
-        {digest: vector for digest, vector in vectors.items() if digest not in bad},
+        {digest: vector for digest, vector in embedded.vectors.items() if digest not in bad},
+        embedded.files,
     )

@@ -1,0 +1,93 @@
+"""Scanomaly as a user has it: its own broker, store and worker, and jobs that are submitted to them."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+_COMMAND = str(Path(sys.executable).parent / "scanomaly")
+_LOOK_SECONDS = 0.2
+_ENDED = ("done", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that is done."""
+
+    id: str
+    seconds: float
+    """From its first message to its last commit."""
+    encoded: int
+    """How many of its images went through the encoder."""
+
+
+@dataclass(frozen=True)
+class Scanomaly:
+    """A home folder, and the environment that names it."""
+
+    home: Path
+    environment: dict[str, str]
+
+    def call(self, *arguments: str | Path) -> str:
+        """Run a command to its end, and return what it printed."""
+        done = subprocess.run(
+            [_COMMAND, *map(str, arguments)], env=self.environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    @contextmanager
+    def workers(self, count: int = 1) -> Iterator[None]:
+        """Workers that are there for a while."""
+        with open(self.home / "worker.log", "ab") as log:
+            started = [
+                subprocess.Popen([_COMMAND, "worker"], env=self.environment, stdout=log, stderr=log)
+                for _ in range(count)
+            ]
+            try:
+                yield
+            finally:
+                for worker in started:
+                    worker.terminate()
+                for worker in started:
+                    worker.wait()
+
+    def job(self, folder: Path, *options: str) -> "Done":
+        """Submit a folder to the workers, and wait until its job is done."""
+        job = json.loads(self.call("submit", folder, "--json", *options))["job"]
+        while (state := self.rows(f"SELECT state FROM jobs WHERE id = '{job}'")[0][0]) not in _ENDED:
+            time.sleep(_LOOK_SECONDS)
+        if state != "done":
+            raise RuntimeError(f"the job is {state}:\n{self.call('status', job)}")
+        ((called, committed, encoded),) = self.rows(
+            f"SELECT min(queued_at), max(finished_at), sum(encoded) FROM batches WHERE job_id = '{job}'"
+        )
+        seconds = (datetime.fromisoformat(committed) - datetime.fromisoformat(called)).total_seconds()
+        return Done(job, seconds, encoded)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Ask the store itself: a command would take a core from what is measured."""
+        with closing(sqlite3.connect(f"file:{self.home}/store.sqlite?mode=ro", uri=True)) as connection:
+            return connection.execute(sql).fetchall()
+
+
+@contextmanager
+def scanomaly(**variables: str) -> Iterator[Scanomaly]:
+    """A new home, which is gone afterwards, with the embedded broker and store; `variables` for the environment."""
+    home = Path(tempfile.mkdtemp(prefix="bench-"))
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SCANOMALY_")}
+    try:
+        yield Scanomaly(home, inherited | {"SCANOMALY_HOME": str(home)} | variables)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)

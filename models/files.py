@@ -1,0 +1,60 @@
+"""What files held when they were last read, so that one that did not change since need not be read again."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from .database import Database
+from .records import FileState
+from .tables import EmbeddingRow, FileRow
+
+
+class Files:
+    """The files that were read. Every method raises StoreUnreachableError when the database cannot be used."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def embedded(self, root: str, paths: Sequence[str], encoder_key: str) -> dict[str, FileState]:
+        """Of some files below a root, those whose content had an embedding when they were last read, by path.
+
+        Args:
+            root: the absolute folder that the paths are relative to, as the job names it.
+            paths: of the files.
+            encoder_key: the encoder of the embedding.
+        """
+        path_of = {_digest(root, path): path for path in paths}
+        query = (
+            select(FileRow)
+            .join(EmbeddingRow, (EmbeddingRow.sha256 == FileRow.sha256) & (EmbeddingRow.encoder_key == encoder_key))
+            .where(FileRow.path_digest.in_(path_of))
+        )
+        with self._database.read() as session:
+            return {
+                path_of[row.path_digest]: FileState(row.size, row.modified_ns, row.sha256)
+                for row in session.scalars(query)
+            }
+
+
+def remember(session: Session, root: str, files: Mapping[str, FileState]) -> None:
+    """Note what files held that were read; what was noted before is replaced."""
+    if not files:
+        return
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    by_digest = {_digest(root, path): file for path, file in files.items()}
+    # Sorted, so that two workers with the same files take PostgreSQL's row locks in one order.
+    rows = [
+        {"path_digest": digest, "size": file.size, "modified_ns": file.modified_ns, "sha256": file.sha256}
+        for digest, file in sorted(by_digest.items())
+    ]
+    statement = dialect.insert(FileRow)
+    new = {name: statement.excluded[name] for name in ("size", "modified_ns", "sha256")}
+    session.execute(statement.on_conflict_do_update(index_elements=[FileRow.path_digest], set_=new), rows)
+
+
+def _digest(root: str, path: str) -> bytes:
+    """Stands for the absolute path, which would take more room than all else that is known of a file."""
+    return hashlib.blake2b(f"{root.rstrip('/')}/{path}".encode(), digest_size=16).digest()
