@@ -1,43 +1,83 @@
-"""End to end: from a job's first message to its last commit, against loops that do the same and against less.
+"""Images → embeddings, end to end: from a job's first message to its last commit.
 
-Every round gives each of them the same images, one after the other. Bytes behind their end make the content of each
-new to Scanomaly, and leave the pixels as they are. All are warm: their models are loaded.
+Every round gives the same images to loops that do the same or less and to Scanomaly, one after the other. Bytes
+behind their end make their content new to Scanomaly, and leave the pixels as they are. All models are loaded.
 """
 
+import os
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from .loops import MODEL, Loops
 from .table import Row, row_of_rounds
-from .world import scanomaly
+from .world import Scanomaly, scanomaly
 
-_LOOPS = ("forward", "expert", "notebook")
-_GOALS = {
-    ("fp32", "notebook"): "≥ 1.9",
-    ("fp32", "expert"): "≥ 1.0",
-    ("fp32", "forward"): "≥ 0.95",
-    ("bf16", "notebook"): "≥ 5.5",
-    ("bf16", "expert"): "≥ 1.1",
-}
-_NAMES = {
-    "notebook": "the reference notebook's loop, fp32",
+_ENDINGS = (".jpg", ".jpeg", ".png")
+_LOOPS = {
+    "forward": "the bare forward pass (limit)",
     "expert": "an expert's loop: DataLoader, batches of 64",
-    "forward": "the bare forward pass: the limit",
+    "notebook": "the reference notebook's loop, fp32",
 }
+_GOALS = {
+    ("fp32", "forward"): "≥ 0.95",
+    ("fp32", "expert"): "≥ 1.0",
+    ("fp32", "notebook"): "≥ 1.9",
+    ("bf16", "expert"): "≥ 1.1",
+    ("bf16", "notebook"): "≥ 5.5",
+}
+_LONG_AGO = 1_000_000_000
+"""A time in seconds since 1970: a file that was changed just now would be read again."""
+
+_Seconds = dict[str, list[float]]
 
 
-def measure(images: Path, precisions: Sequence[str], rounds: int, device: str) -> list[Row]:
-    """Images per second, in as many rounds, of all images below a folder."""
-    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+@dataclass(frozen=True)
+class Bench:
+    """What is measured on: the images, their precision, a folder for files that come and go."""
+
+    images: Sequence[Path]
+    precision: str
+    folder: Path
+    weights: Path
+    device: str
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return ("--encoder", MODEL, "--weights", str(self.weights), "--precision", self.precision)
+
+    def copies(self, name: str, distinct: bool = True) -> Path:
+        """The images, half of them below `no`. What has the same content keeps it in common, unless `distinct`."""
+        folder = self.folder / f"{self.precision}-{name}"
+        for number, image in enumerate(self.images):
+            copy = folder / ("no" if number % 2 else "yes") / f"{number:06}{image.suffix.lower()}"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            mark = f"{number} of {folder}" if distinct else str(folder)
+            copy.write_bytes(image.read_bytes() + mark.encode())
+            os.utime(copy, (_LONG_AGO, _LONG_AGO))
+        return folder
+
+    @contextmanager
+    def worker(self) -> Iterator[Scanomaly]:
+        """A worker that has the encoder loaded."""
+        with scanomaly(SCANOMALY_DEVICE=self.device) as here, here.workers():
+            here.job(self.copies("warm"), *self.options)
+            yield here
+
+
+def find_images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS)
+
+
+@contextmanager
+def benches(images: Sequence[Path], precisions: Sequence[str], device: str) -> Iterator[list[Bench]]:
+    """A bench for each precision, with the same untrained checkpoint."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        folder = Path(name)
-        weights = make_weights(folder)
-        return [
-            row
-            for precision in precisions
-            for row in _measure_precision(files, folder, weights, precision, rounds, device)
-        ]
+        weights = make_weights(Path(name))
+        yield [Bench(images, precision, Path(name), weights, device) for precision in precisions]
 
 
 def make_weights(folder: Path) -> Path:
@@ -51,35 +91,87 @@ def make_weights(folder: Path) -> Path:
     return path
 
 
-def copies(files: Sequence[Path], folder: Path, mark: str) -> Path:
-    """The images, half of them below `no`, with a mark behind their end: the same pixels, another content."""
-    for number, file in enumerate(files):
-        copy = folder / ("no" if number % 2 else "yes") / f"{number:06}{file.suffix.lower()}"
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(file.read_bytes() + mark.encode())
-    return folder
-
-
-def _measure_precision(
-    files: Sequence[Path], folder: Path, weights: Path, precision: str, rounds: int, device: str
-) -> Iterator[Row]:
-    seconds: dict[str, list[float]] = {name: [] for name in ("scanomaly", *_LOOPS)}
+def end_to_end(bench: Bench, rounds: int) -> Iterator[Row]:
+    """Against the loops; and the same images a second time."""
+    seconds: _Seconds = defaultdict(list)
     with (
-        Loops(weights, precision, device) as loops,
-        Loops(weights, "fp32", device) as notebook,
-        scanomaly(SCANOMALY_DEVICE=device) as here,
-        here.workers(),
+        Loops(bench.weights, bench.precision, bench.device) as loops,
+        Loops(bench.weights, "fp32", bench.device) as notebook,
+        bench.worker() as here,
     ):
-        options = ("--encoder", MODEL, "--weights", str(weights), "--precision", precision)
-        here.job(copies(files[:64], folder / f"{precision}-warm", f"{precision}-warm"), *options)
-        for number in range(rounds):
-            scans = copies(files, folder / f"{precision}-{number}", f"{precision}-{number}")
-            for name in _LOOPS:
-                seconds[name].append((notebook if name == "notebook" else loops).time(name, scans))
-            seconds["scanomaly"].append(here.job(scans, *options).seconds)
-    rates = {name: [len(files) / second for second in found] for name, found in seconds.items()}
-    for name in _LOOPS:
-        goal = _GOALS.get((precision, name), "") if device == "cpu" else ""
+        for number in range(-1, rounds):  # the round before the first warms the loops
+            scans = bench.copies(f"{number}")
+            times = {loop: (notebook if loop == "notebook" else loops).time(loop, scans) for loop in _LOOPS}
+            if number < 0:
+                continue
+            for loop, time in times.items():
+                seconds[loop].append(time)
+            seconds["distinct"].append(here.job(scans, *bench.options).seconds)
+            seconds["read"].append(loops.time("read", scans))
+            seconds["again"].append(_again(here, bench, scans))
+            seconds["rehash"].append(_again(here, bench, scans, "--rehash"))
+            seconds["as they are"].append(here.job(bench.copies(f"{number}-as", False), *bench.options).seconds)
+    yield from _against_loops(bench, seconds)
+    yield from _second_runs(bench, seconds)
+
+
+def _again(here: Scanomaly, bench: Bench, scans: Path, *options: str) -> float:
+    done = here.job(scans, *bench.options, *options)
+    if done.encoded:
+        raise RuntimeError(f"{done.encoded} images were encoded again")
+    return done.seconds
+
+
+def _against_loops(bench: Bench, seconds: _Seconds) -> Iterator[Row]:
+    rates = {name: [len(bench.images) / second for second in found] for name, found in seconds.items()}
+    for kind in ("as they are", "distinct"):
+        for loop, against in _LOOPS.items():
+            goal = _GOALS.get((bench.precision, loop), "") if bench.device == "cpu" else ""
+            what = f"end to end, {bench.precision}, images {kind}"
+            yield row_of_rounds(what, against, "images/s", rates[kind], rates[loop], goal)
+
+
+def _second_runs(bench: Bench, seconds: _Seconds) -> Iterator[Row]:
+    for name, what in (("again", "second run"), ("rehash", "second run with --rehash")):
+        goal = "≤ 0.05" if name == "again" else ""
         yield row_of_rounds(
-            f"end to end, {precision}", _NAMES[name], "images/s", rates["scanomaly"], rates[name], goal
+            f"{what}, {bench.precision}", "the first run", "s", seconds[name], seconds["distinct"], goal
         )
+        yield row_of_rounds(
+            f"{what}, {bench.precision}", "reading the bytes (limit)", "s", seconds[name], seconds["read"]
+        )
+
+
+def large_images(bench: Bench, rounds: int, what: str) -> Iterator[Row]:
+    """Against decoding alone, and against the forward pass alone: on a CPU they share the cores."""
+    seconds: _Seconds = defaultdict(list)
+    with Loops(bench.weights, bench.precision, bench.device) as loops, bench.worker() as here:
+        for number in range(rounds):
+            scans = bench.copies(f"large-{number}")
+            seconds["decode"].append(loops.time("decode", scans))
+            seconds["forward"].append(loops.time("forward", scans))
+            seconds["ours"].append(here.job(scans, *bench.options).seconds)
+    rates = {name: [len(bench.images) / second for second in found] for name, found in seconds.items()}
+    one_after_the_other = [1 / (1 / a + 1 / b) for a, b in zip(rates["decode"], rates["forward"], strict=True)]
+    name = f"{what}, {bench.precision}"
+    yield row_of_rounds(name, "decoding alone on all cores (limit)", "images/s", rates["ours"], rates["decode"])
+    yield row_of_rounds(
+        name, "decoding, and then the forward pass, on all cores", "images/s", rates["ours"], one_after_the_other
+    )
+
+
+def draw_large(images: Sequence[Path], folder: Path, count: int, side: int, ending: str) -> list[Path]:
+    """Images of side × side pixels: real ones enlarged, with a little noise, as a camera's have it."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    drawn = []
+    for number in range(count):
+        small = Image.open(images[number % len(images)]).convert("RGB")
+        pixels = np.asarray(small.resize((side, side), Image.Resampling.BICUBIC), np.int16)
+        noisy = np.clip(pixels + random.integers(-4, 5, pixels.shape, np.int16), 0, 255).astype(np.uint8)
+        drawn.append(folder / f"{number}{ending}")
+        Image.fromarray(noisy).save(drawn[-1], quality=90)
+    return drawn

@@ -76,6 +76,10 @@ class Scanomaly:
         seconds = (datetime.fromisoformat(committed) - datetime.fromisoformat(called)).total_seconds()
         return Done(job, seconds, encoded)
 
+    def status(self, job: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.call("status", job, "--json"))
+        return found
+
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask the store itself: a command would take a core from what is measured."""
         with closing(sqlite3.connect(f"file:{self.home}/store.sqlite?mode=ro", uri=True)) as connection:

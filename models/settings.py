@@ -36,7 +36,9 @@ class Settings:
     batch_size: int = 32
     """Scans in one queue message."""
     device: str = "auto"
-    decode_threads: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
+    decode_threads: int = field(default_factory=lambda: min(8, _cores()))
+    encoder_threads: int | None = None
+    """Threads of an encoder on the CPU; None for as many as torch takes: the cores, or OMP_NUM_THREADS."""
     max_pixels: int = 100_000_000
     """A scan with more pixels fails as `too_large` before it is decoded."""
     max_file_bytes: int = 2 * 1024**3
@@ -72,6 +74,7 @@ class Settings:
             "batch_size": _positive,
             "device": str,
             "decode_threads": _positive,
+            "encoder_threads": _positive,
             "max_pixels": _positive,
             "max_file_bytes": _positive,
             "batch_memory": _positive,
@@ -140,6 +143,11 @@ def hide_password(url: str) -> str:
     query = re.search(r"\?(?:\w+=[^&]*&?)+$", url)
     head, rest = (url[: query.start()], query[0]) if query else (url, "")
     return re.sub(r"(://[^:@/]*:).*@", r"\1***@", head) + re.sub(r"(password=)[^&]*", r"\1***", rest)
+
+
+def _cores() -> int:
+    """The cores that this process may use: fewer than the machine's in a container, or on a cluster."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _positive(text: str) -> int:

@@ -155,7 +155,7 @@ class Embedder:
             from .encoding.encoder import load_encoder  # torch: only a process that encodes pays for it
 
             here = spec.at(settings.local_path)
-            encoder = load_encoder(here, settings.device, settings.hub_seconds)
+            encoder = load_encoder(here, settings.device, settings.hub_seconds, threads=settings.encoder_threads)
         logger.info("encoder %s on %s", encoder.key, encoder.device)
         return encoder
 

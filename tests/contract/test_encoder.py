@@ -326,3 +326,13 @@ class TestDevice:
 
     def test_auto_is_one_that_works(self) -> None:
         assert module.describe_device("auto").split()[0].startswith(("cpu", "cuda", "mps"))
+
+
+def test_the_encoder_has_as_many_threads_as_it_is_given() -> None:
+    before = torch.get_num_threads()
+    try:
+        load_encoder(parse_encoder(OFFLINE_ENCODER), device="cpu", threads=before + 1)
+        with ThreadPoolExecutor(1) as another:  # the pipeline encodes in another thread than it loads in
+            assert another.submit(torch.get_num_threads).result() == before + 1
+    finally:
+        torch.set_num_threads(before)

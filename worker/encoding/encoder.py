@@ -162,7 +162,11 @@ def finite_rows(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def load_encoder(
-    spec: EncoderSpec, device: str = "auto", hub_seconds: float = 5.0, progress: type[Any] | None = None
+    spec: EncoderSpec,
+    device: str = "auto",
+    hub_seconds: float = 5.0,
+    progress: type[Any] | None = None,
+    threads: int | None = None,
 ) -> Encoder:
     """Load an encoder, fetching its weights first if they are not on this machine.
 
@@ -171,12 +175,15 @@ def load_encoder(
         device: `auto` (CUDA, else Apple's MPS, else the CPU) or torch's name of a device.
         hub_seconds: within which the model hub has to answer.
         progress: a tqdm class that shows a download; None for a bar or lines on stderr.
+        threads: how many of them compute on the CPU, in this whole process; None for torch's choice.
 
     Raises:
         HubUnreachableError: the weights are neither on this machine nor to be had.
         EncoderError: anything else that is wrong with the encoder, its weights or the device.
     """
     where = _choose_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
     if where.type == "cuda":
         # cuDNN would round the inputs of float32 convolutions to 10 bits of mantissa.
         torch.set_float32_matmul_precision("highest")

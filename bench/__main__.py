@@ -1,0 +1,75 @@
+"""`python -m bench [GROUP...]`: measure, print one table, and write `bench/results/NAME.json`."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from . import embedding, precision
+from .table import Row, save, table
+
+_IMAGES = Path(__file__).parents[2] / "shared" / "data" / "brain-mri"
+_OFFLINE = "efficientnet_lite0"
+
+
+def _end_to_end(options: argparse.Namespace) -> Iterator[Row]:
+    images = embedding.find_images(options.images)[: options.limit] * options.times
+    with embedding.benches(images, options.precisions, options.device) as benches:
+        for bench in benches:
+            yield from embedding.end_to_end(bench, options.rounds)
+
+
+def _large(options: argparse.Namespace) -> Iterator[Row]:
+    images = embedding.find_images(options.images)[: options.limit]
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        for ending, count in ((".jpg", options.large), (".png", options.large // 2)):
+            drawn = embedding.draw_large(images, Path(folder) / ending[1:], count, options.side, ending)
+            name = f"{options.side} × {options.side} {ending[1:].upper()}"
+            with embedding.benches(drawn, options.precisions, options.device) as benches:
+                for bench in benches:
+                    yield from embedding.large_images(bench, options.rounds, name)
+
+
+def _precision(options: argparse.Namespace) -> Iterator[Row]:
+    others = [name for name in options.precisions if name != "fp32"]
+    yield from precision.changes(options.images, _OFFLINE, others, options.device)
+
+
+GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
+    "end-to-end": _end_to_end,
+    "large": _large,
+    "precision": _precision,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; all by default")
+    parser.add_argument(
+        "--images", type=Path, default=_IMAGES, help="a folder of images, its sub-folders the labels"
+    )
+    parser.add_argument("--limit", type=int, help="take only so many of them")
+    parser.add_argument("--times", type=int, default=1, help="take each so many times: a GPU needs more to be busy")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precisions", type=lambda text: text.split(","), default=["fp32", "bf16"])
+    parser.add_argument("--large", type=int, default=48, help="how many large JPEG, and half as many PNG")
+    parser.add_argument("--side", type=int, default=2000, help="of a large image, in pixels")
+    parser.add_argument("--name", help="of the file with the results; the device's by default")
+    options = parser.parse_args(arguments)
+    unknown = set(options.groups) - set(GROUPS)
+    if unknown:
+        parser.error(f"no group {', '.join(sorted(unknown))}: there are {', '.join(GROUPS)}")
+    rows: list[Row] = []
+    for name in options.groups or GROUPS:
+        for row in GROUPS[name](options):
+            rows.append(row)
+            print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
+    print(table(rows))
+    print(save(options.name or options.device.replace(":", ""), rows, {"rounds": options.rounds}), file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
