@@ -1,12 +1,13 @@
 # make demo   the whole job, here and now: on SCANS=folder, or on the Kaggle images, or on drawn ones
 # make test   everything that CI checks of the program
+# make bench  what Scanomaly costs beside what it has to cost: a table, and bench/results/*.json
 # make chaos  SEEDS=50: jobs while workers, Redis and the database are killed; prints a table
 PYTHON ?= python3
 SEEDS ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test chaos lint install clean
+.PHONY: demo test bench chaos lint install clean
 
 demo: $(VENV)/worker
 	$(BIN)/scanomaly demo $(if $(SCANS),"$(SCANS)")
@@ -15,6 +16,9 @@ install: $(VENV)/worker
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+bench: $(VENV)/test
+	$(BIN)/python -W ignore -m bench
 
 chaos: $(VENV)/test
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --store both --jobs 2

@@ -1,4 +1,4 @@
-"""`python -m bench [GROUP...]`: measure, print one table, and write `bench/results/NAME.json`."""
+"""`python -m bench [GROUP...]`: measure, print one table, and write `bench/results/DEVICE.json`."""
 
 import argparse
 import sys
@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import embedding, precision
-from .table import Row, save, table
+from . import batches, embedding, precision
+from .table import RESULTS, Row, save, table
 
 _IMAGES = Path(__file__).parents[2] / "shared" / "data" / "brain-mri"
 _OFFLINE = "efficientnet_lite0"
@@ -15,7 +15,7 @@ _OFFLINE = "efficientnet_lite0"
 
 def _end_to_end(options: argparse.Namespace) -> Iterator[Row]:
     images = embedding.find_images(options.images)[: options.limit] * options.times
-    with embedding.benches(images, options.precisions, options.device) as benches:
+    with embedding.benches(images, options.model, options.precisions, options.device) as benches:
         for bench in benches:
             yield from embedding.end_to_end(bench, options.rounds)
 
@@ -26,19 +26,32 @@ def _large(options: argparse.Namespace) -> Iterator[Row]:
         for ending, count in ((".jpg", options.large), (".png", options.large // 2)):
             drawn = embedding.draw_large(images, Path(folder) / ending[1:], count, options.side, ending)
             name = f"{options.side} × {options.side} {ending[1:].upper()}"
-            with embedding.benches(drawn, options.precisions, options.device) as benches:
+            with embedding.benches(drawn, options.model, options.precisions, options.device) as benches:
                 for bench in benches:
                     yield from embedding.large_images(bench, options.rounds, name)
 
 
+def _batches(options: argparse.Namespace) -> Iterator[Row]:
+    images = embedding.find_images(options.images)[: options.limit] * options.times
+    with embedding.benches(images, options.model, options.precisions, options.device) as benches:
+        for bench in benches:
+            yield from batches.batch_sizes(bench, options.rounds)
+            if options.device.startswith("cuda"):
+                yield from batches.utilisation(bench)
+
+
 def _precision(options: argparse.Namespace) -> Iterator[Row]:
     others = [name for name in options.precisions if name != "fp32"]
-    yield from precision.changes(options.images, _OFFLINE, others, options.device)
+    yield from precision.changes(options.images, _OFFLINE, (), others, options.device)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        weights = ("--weights", str(embedding.make_weights(options.model, Path(folder))))
+        yield from precision.changes(options.images, options.model, weights, others, options.device)
 
 
 GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "end-to-end": _end_to_end,
     "large": _large,
+    "batches": _batches,
     "precision": _precision,
 }
 
@@ -56,7 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--precisions", type=lambda text: text.split(","), default=["fp32", "bf16"])
     parser.add_argument("--large", type=int, default=48, help="how many large JPEG, and half as many PNG")
     parser.add_argument("--side", type=int, default=2000, help="of a large image, in pixels")
-    parser.add_argument("--name", help="of the file with the results; the device's by default")
+    parser.add_argument("--model", default="ViT-B-32", help="of open_clip; its weights are drawn")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for the file with the results")
     options = parser.parse_args(arguments)
     unknown = set(options.groups) - set(GROUPS)
     if unknown:
@@ -67,8 +81,15 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append(row)
             print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
     print(table(rows))
-    print(save(options.name or options.device.replace(":", ""), rows, {"rounds": options.rounds}), file=sys.stderr)
+    print(
+        save(options.results / f"{options.device.partition(':')[0]}.json", rows, _sizes(options)), file=sys.stderr
+    )
     return 0
+
+
+def _sizes(options: argparse.Namespace) -> dict[str, object]:
+    """The options, without the paths of this machine."""
+    return {name: value for name, value in vars(options).items() if not isinstance(value, Path)}
 
 
 if __name__ == "__main__":

@@ -12,18 +12,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .loops import MODEL, Loops
+from .loops import Loops
 from .table import Row, row_of_rounds
 from .world import Scanomaly, scanomaly
 
 _ENDINGS = (".jpg", ".jpeg", ".png")
+_FORWARD = "forward 32"
 _LOOPS = {
-    "forward": "the bare forward pass (limit)",
+    _FORWARD: "the bare forward pass (limit)",
     "expert": "an expert's loop: DataLoader, batches of 64",
     "notebook": "the reference notebook's loop, fp32",
 }
 _GOALS = {
-    ("fp32", "forward"): "≥ 0.95",
+    ("fp32", _FORWARD): "≥ 0.95",
     ("fp32", "expert"): "≥ 1.0",
     ("fp32", "notebook"): "≥ 1.9",
     ("bf16", "expert"): "≥ 1.1",
@@ -42,18 +43,19 @@ class Bench:
     images: Sequence[Path]
     precision: str
     folder: Path
+    model: str
     weights: Path
     device: str
 
     @property
     def options(self) -> tuple[str, ...]:
-        return ("--encoder", MODEL, "--weights", str(self.weights), "--precision", self.precision)
+        return ("--encoder", self.model, "--weights", str(self.weights), "--precision", self.precision)
 
     def copies(self, name: str, distinct: bool = True) -> Path:
         """The images, half of them below `no`. What has the same content keeps it in common, unless `distinct`."""
         folder = self.folder / f"{self.precision}-{name}"
         for number, image in enumerate(self.images):
-            copy = folder / ("no" if number % 2 else "yes") / f"{number:06}{image.suffix.lower()}"
+            copy = folder / ("yes" if number % 2 else "no") / f"{number:06}{image.suffix.lower()}"
             copy.parent.mkdir(parents=True, exist_ok=True)
             mark = f"{number} of {folder}" if distinct else str(folder)
             copy.write_bytes(image.read_bytes() + mark.encode())
@@ -73,21 +75,21 @@ def find_images(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def benches(images: Sequence[Path], precisions: Sequence[str], device: str) -> Iterator[list[Bench]]:
+def benches(images: Sequence[Path], model: str, precisions: Sequence[str], device: str) -> Iterator[list[Bench]]:
     """A bench for each precision, with the same untrained checkpoint."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        weights = make_weights(Path(name))
-        yield [Bench(images, precision, Path(name), weights, device) for precision in precisions]
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        weights = make_weights(model, Path(folder))
+        yield [Bench(images, precision, Path(folder), model, weights, device) for precision in precisions]
 
 
-def make_weights(folder: Path) -> Path:
-    """A checkpoint of the model, untrained, the same each time."""
+def make_weights(model: str, folder: Path) -> Path:
+    """A checkpoint of a model, untrained, the same each time."""
     import open_clip
     import torch
 
     torch.manual_seed(0)
     path = folder / "weights.pt"
-    torch.save(open_clip.create_model(MODEL).state_dict(), path)
+    torch.save(open_clip.create_model(model).state_dict(), path)
     return path
 
 
@@ -95,8 +97,8 @@ def end_to_end(bench: Bench, rounds: int) -> Iterator[Row]:
     """Against the loops; and the same images a second time."""
     seconds: _Seconds = defaultdict(list)
     with (
-        Loops(bench.weights, bench.precision, bench.device) as loops,
-        Loops(bench.weights, "fp32", bench.device) as notebook,
+        Loops(bench.model, bench.weights, bench.precision, bench.device) as loops,
+        Loops(bench.model, bench.weights, "fp32", bench.device) as notebook,
         bench.worker() as here,
     ):
         for number in range(-1, rounds):  # the round before the first warms the loops
@@ -145,11 +147,11 @@ def _second_runs(bench: Bench, seconds: _Seconds) -> Iterator[Row]:
 def large_images(bench: Bench, rounds: int, what: str) -> Iterator[Row]:
     """Against decoding alone, and against the forward pass alone: on a CPU they share the cores."""
     seconds: _Seconds = defaultdict(list)
-    with Loops(bench.weights, bench.precision, bench.device) as loops, bench.worker() as here:
+    with Loops(bench.model, bench.weights, bench.precision, bench.device) as loops, bench.worker() as here:
         for number in range(rounds):
             scans = bench.copies(f"large-{number}")
             seconds["decode"].append(loops.time("decode", scans))
-            seconds["forward"].append(loops.time("forward", scans))
+            seconds["forward"].append(loops.time(_FORWARD, scans))
             seconds["ours"].append(here.job(scans, *bench.options).seconds)
     rates = {name: [len(bench.images) / second for second in found] for name, found in seconds.items()}
     one_after_the_other = [1 / (1 / a + 1 / b) for a, b in zip(rates["decode"], rates["forward"], strict=True)]

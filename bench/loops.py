@@ -1,6 +1,6 @@
 """What else one could write: loops over the files of a folder, in a process of their own that stays warm.
 
-`python -m bench.loops WEIGHTS PRECISION DEVICE` reads lines `LOOP FOLDER`, and answers each with the seconds.
+`python -m bench.loops MODEL WEIGHTS PRECISION DEVICE` reads lines `LOOP<TAB>FOLDER` and answers with seconds.
 """
 
 import subprocess
@@ -12,16 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-MODEL = "ViT-B-32"
-FORWARD_BATCH = 32
+FORWARD_BATCHES = (8, 32, 64, 128, 256, 512)
 EXPERT_BATCH = 64
 
 
 class Loops:
     """The process with the loops: `with Loops(...) as loops: loops.time("expert", folder)`."""
 
-    def __init__(self, weights: Path, precision: str, device: str) -> None:
-        command = [sys.executable, "-m", "bench.loops", str(weights), precision, device]
+    def __init__(self, model: str, weights: Path, precision: str, device: str) -> None:
+        command = [sys.executable, "-m", "bench.loops", model, str(weights), precision, device]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Self:
@@ -38,27 +37,27 @@ class Loops:
         """Seconds that a loop takes over all files below a folder."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(loop, folder, file=self._process.stdin, flush=True)
+        print(loop, folder, sep="\t", file=self._process.stdin, flush=True)
         return float(self._process.stdout.readline())
 
 
-def main(weights: str, precision: str, device: str) -> None:
+def main(name: str, weights: str, precision: str, device: str) -> None:
     import open_clip
     import torch
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    model: Any = open_clip.create_model(MODEL, pretrained=weights).to(device, dtype).eval()
+    model: Any = open_clip.create_model(name, pretrained=weights).to(device, dtype).eval()
     preprocess = open_clip.transform.image_transform(224, is_train=False)
     loops: dict[str, Callable[[list[Path]], Callable[[], None]]] = {
         "notebook": partial(_notebook, model, preprocess),
         "expert": partial(_expert, model, preprocess),
-        "forward": partial(_forward, model, preprocess),
+        **{f"forward {size}": partial(_forward, model, preprocess, size) for size in FORWARD_BATCHES},
         "decode": partial(_decode, preprocess),
         "read": _read,
     }
     for line in sys.stdin:
-        name, folder = line.rstrip("\n").split(" ", 1)
-        loop = loops[name](sorted(path for path in Path(folder).rglob("*") if path.is_file()))
+        wanted, folder = line.rstrip("\n").split("\t")
+        loop = loops[wanted](sorted(path for path in Path(folder).rglob("*") if path.is_file()))
         with torch.inference_mode():
             begun = time.perf_counter()
             loop()
@@ -108,14 +107,14 @@ def _expert(model: Any, preprocess: Any, files: list[Path]) -> Callable[[], None
     return loop
 
 
-def _forward(model: Any, preprocess: Any, files: list[Path]) -> Callable[[], None]:
+def _forward(model: Any, preprocess: Any, size: int, files: list[Path]) -> Callable[[], None]:
     """The model alone: the pixels are on the device before the clock starts."""
     import torch
     from PIL import Image
 
     parameter = next(model.parameters())
     pixels = [preprocess(Image.open(file).convert("RGB")) for file in files]
-    batches = [torch.stack(pixels[start : start + FORWARD_BATCH]) for start in range(0, len(pixels), FORWARD_BATCH)]
+    batches = [torch.stack(pixels[start : start + size]) for start in range(0, len(pixels), size)]
     ready = [batch.to(parameter.device, parameter.dtype) for batch in batches]
 
     def loop() -> None:

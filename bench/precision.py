@@ -8,12 +8,14 @@ from .table import Row
 from .world import scanomaly
 
 
-def changes(images: Path, encoder: str, precisions: Sequence[str], device: str) -> Iterator[Row]:
-    """A job for each precision, of a folder whose sub-folders give the labels."""
+def changes(
+    images: Path, encoder: str, options: Sequence[str], precisions: Sequence[str], device: str
+) -> Iterator[Row]:
+    """A job for each precision, of a folder whose sub-folders give the labels. `options` go with the encoder."""
     with scanomaly(SCANOMALY_DEVICE=device) as here, here.workers():
 
         def scores(precision: str) -> tuple[dict[str, float], float]:
-            job = here.job(images, "--encoder", encoder, "--precision", precision).id
+            job = here.job(images, "--encoder", encoder, *options, "--precision", precision).id
             with open(Path(here.call("report", job).strip()) / "scores.csv", newline="") as file:
                 found = {row["path"]: float(row["score"]) for row in csv.DictReader(file)}
             return found, here.status(job)["result"]["auroc"]

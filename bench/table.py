@@ -54,15 +54,14 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
-def save(name: str, rows: Sequence[Row], notes: dict[str, object]) -> Path:
-    """Write rows with the machine, the versions and the date that they belong to."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def save(path: Path, rows: Sequence[Row], sizes: dict[str, object]) -> Path:
+    """Write rows with the machine, the versions, the sizes and the date that they belong to."""
+    path.parent.mkdir(exist_ok=True)
     content = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": {"python": platform.python_version()} | {package: version(package) for package in _PACKAGES},
-        "notes": notes,
+        "sizes": sizes,
         "rows": [asdict(row) | {"ratio": row.ratio} for row in rows],
     }
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,32 @@
+"""The benchmarks run, on tiny sizes: what they measure is for `make bench`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(results: Path, *arguments: str | Path) -> list[dict[str, object]]:
+    """Run groups of the benchmark, and return their rows."""
+    command = [sys.executable, "-m", "bench", *map(str, arguments), "--results", str(results)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = results.glob("*.json")
+    content = json.loads(file.read_text())
+    assert content["machine"]["cores"] >= 1
+    rows: list[dict[str, object]] = content["rows"]
+    assert done.stdout.count("\n") == len(rows) + 2
+    return rows
+
+
+@pytest.mark.parametrize(("group", "count"), [("end-to-end", 10), ("large", 4)])
+def test_encoding_is_measured(brain_mri: Path, tmp_path: Path, group: str, count: int) -> None:
+    sizes = ("--limit", "4", "--rounds", "1", "--large", "2", "--side", "64")
+    model = ("--model", "ViT-S-32-alt", "--precisions", "fp32")
+    rows = bench(tmp_path, group, "--images", brain_mri, *sizes, *model)
+    assert len(rows) == count
+    assert all(row["measured"] > 0 and row["limit"] > 0 for row in rows)
