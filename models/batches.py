@@ -165,6 +165,7 @@ class Batches:
         results: Sequence[ScanResult],
         vectors: Mapping[str, bytes],
         files: Mapping[str, FileState] | None = None,
+        encoded: int | None = None,
     ) -> None:
         """Write what became of a batch, in one transaction.
 
@@ -176,6 +177,7 @@ class Batches:
             results: one for each of its scans.
             vectors: new embeddings by digest; float32 bytes, little-endian, L2-normalised.
             files: by path, what the files held that were read.
+            encoded: how many scans went through the encoder; None for as many as there are vectors.
         """
         failed = sum(result.failure is not None for result in results)
         done = (
@@ -185,7 +187,7 @@ class Batches:
                 state=BatchState.DONE,
                 embedded=len(results) - failed,
                 failed=failed,
-                encoded=len(vectors),
+                encoded=len(vectors) if encoded is None else encoded,
                 finished_at=datetime.now(UTC),
             )
         )

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -92,20 +92,19 @@ class Embedder:
             yield
 
     def _embed(self, batch: Batch) -> None:
-        vectors: dict[str, bytes] = {}
-        files: dict[str, FileState] = {}
         if batch.deaths >= max(_DEATHS_BEFORE_SPLIT, self._settings.max_attempts):
-            results = _give_up(batch)
+            self._finish(batch, Embedded(_give_up(batch)))
         else:
-            embedded = self._pipelined(batch)
-            results, files = embedded.results, embedded.files
-            vectors = {
-                sha256: vector.astype(np.dtype("<f4")).tobytes() for sha256, vector in embedded.vectors.items()
-            }
-        self._patiently(lambda: self._store.batches.finish(batch, results, vectors, files))
+            with self._embedded(batch) as embedded:
+                self._finish(batch, embedded)
+
+    def _finish(self, batch: Batch, embedded: Embedded) -> None:
+        results, encoded, files = embedded.results, embedded.encoded, embedded.files
+        vectors = {sha256: vector.astype(np.dtype("<f4")).tobytes() for sha256, vector in embedded.vectors.items()}
+        self._patiently(lambda: self._store.batches.finish(batch, results, vectors, files, encoded))
         logger.info(
             "job %s, batch %d: %d scans, %d encoded, %d failed",
-            *(batch.job_id, batch.id, len(results), len(vectors), sum(r.failure is not None for r in results)),
+            *(batch.job_id, batch.id, len(results), encoded, sum(r.failure is not None for r in results)),
         )
 
     def _call_next(self, job_id: str) -> None:
@@ -114,17 +113,17 @@ class Embedder:
         except BrokerUnreachableError as error:
             logger.warning("%s; the next calls of job %s are sent when it is back", error, job_id)
 
-    def _pipelined(self, batch: Batch) -> Embedded:
+    def _embedded(self, batch: Batch) -> AbstractContextManager[Embedded]:
         files = ScanFiles(self._settings.local_path(batch.root), batch.follow_links, self._settings.max_file_bytes)
         key, paths = batch.encoder.key, [scan.path for scan in batch.scans]
-        embedded: dict[str, FileState] = {}
+        unchanged: dict[str, FileState] = {}
         if not batch.rehash:
-            embedded = self._patiently(lambda: self._store.files.embedded(batch.root, paths, key))
-        return self._pipeline(batch.encoder).embed(
+            unchanged = self._patiently(lambda: self._store.files.embedded(batch.root, paths, key))
+        return self._pipeline(batch.encoder).embedded(
             batch.scans,
             files,
             lambda sha256: self._patiently(lambda: self._store.has_embedding(sha256, key)),
-            embedded,
+            unchanged,
         )
 
     def _pipeline(self, spec: EncoderSpec) -> Pipeline:

@@ -240,16 +240,19 @@ def test_a_worker_ends_with_the_command_that_started_it(scanomaly: Scanomaly, dr
 def test_a_killed_child_has_its_batch_done_again(scanomaly: Scanomaly, drawn: Path) -> None:
     job = scanomaly("submit", drawn, *OFFLINE, "--batch-size", "12").stdout.strip()
     with scanomaly.started("worker"):
-        # The first batch is begun, and takes the seconds that torch takes to load.
-        scanomaly.wait(job, lambda status: status["batches"]["running"] == 1)
+        # Batches are begun, and take the seconds that torch takes to load.
+        scanomaly.wait(job, lambda status: status["batches"]["running"] > 0)
+        killed = 0
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 command = (entry / "cmdline").read_bytes()
                 ours = f"SCANOMALY_HOME={scanomaly.home}\0".encode() in (entry / "environ").read_bytes()
             except OSError:
                 continue
-            if ours and b"spawn_main" in command and b"resource_tracker" not in command:
+            if ours and b"scanomaly.worker.consume" in command:
                 os.kill(int(entry.name), signal.SIGKILL)
+                killed += 1
+        assert killed == 1
         status = scanomaly.json("watch", job)
     assert (status["scans"]["embedded"], status["scans"]["failed"]) == (24, 0)
 

@@ -58,9 +58,10 @@ def embed(
     scans: Sequence[BatchScan],
     folder: Path,
     is_known: Callable[[str], bool] = lambda sha256: False,
-    embedded: Mapping[str, FileState] | None = None,
+    unchanged: Mapping[str, FileState] | None = None,
 ) -> Embedded:
-    return pipe.embed(scans, ScanFiles(folder, False, 1 << 30), is_known, embedded)
+    with pipe.embedded(scans, ScanFiles(folder, False, 1 << 30), is_known, unchanged) as embedded:
+        return embedded
 
 
 def overwrite(file: Path, modified_ns: int) -> None:
@@ -101,7 +102,7 @@ class TestEmbed:
         overwrite(tmp_path / "1.png", 10**18 + 1)
         (tmp_path / "2.png").write_bytes(b"another size")
         os.utime(tmp_path / "2.png", ns=(10**18, 10**18))
-        second = embed(pipeline(), scans, tmp_path, embedded=first.files)
+        second = embed(pipeline(), scans, tmp_path, unchanged=first.files)
         assert second.results[0] == first.results[0]
         assert [result.failure for result in second.results[1:]] == [FailureKind.NOT_AN_IMAGE] * 2
         assert second.vectors == {}
@@ -363,6 +364,18 @@ class TestEncoding:
         found = embed(pipeline(load=Counting), scans, tmp_path)
         assert sum(encoded) == len(found.vectors) == 1
         assert {result.sha256 for result in found.results} == set(found.vectors)
+
+    def test_one_content_is_encoded_once_for_all_batches_under_way(self, tmp_path: Path) -> None:
+        scans, files = save(tmp_path, 1), ScanFiles(tmp_path, False, 1 << 30)
+        pipe, known = pipeline(), False
+        with pipe.embedded(scans, files, lambda sha256: known) as first:
+            with pipe.embedded(scans, files, lambda sha256: known) as second:
+                assert (first.encoded, second.encoded) == (1, 0)
+            # Each stores it: the other may not come to that.
+            assert first.vectors.keys() == second.vectors.keys() == {first.results[0].sha256}
+            known = True
+        with pipe.embedded(scans, files, lambda sha256: known) as third:
+            assert (third.encoded, third.vectors) == (0, {})
 
     def test_one_broken_content_fails_each_of_its_scans(self, tmp_path: Path) -> None:
         scans = save(tmp_path, 20)

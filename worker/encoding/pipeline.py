@@ -5,11 +5,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -35,22 +35,32 @@ class Embedded:
 
     results: list[ScanResult]
     """One for every scan, in their order."""
-    vectors: dict[str, np.ndarray]
-    """The new ones by digest, (dimension,) float32."""
-    files: dict[str, FileState]
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    """The new ones by digest, (dimension,) float32. Some may have been encoded for another batch under way."""
+    encoded: int = 0
+    """How many scans went through the encoder."""
+    files: dict[str, FileState] = field(default_factory=dict)
     """By path, what the files held that were read and will tell by their times when they are changed."""
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """What the threads know of the batch that they work on: of each content, whose scan is encoded for it."""
+    """What the threads know of the batch that they work on."""
 
     files: ScanFiles
     is_known: Callable[[str], bool]
-    embedded: Mapping[str, FileState]
+    unchanged: Mapping[str, FileState]
     read: dict[str, FileState] = field(default_factory=dict)
-    owners: dict[str, int] = field(default_factory=dict)
-    promises: dict[str, Promise] = field(default_factory=dict)
+    contents: set[str] = field(default_factory=set)
+    """Digests of what is encoded for a scan of this batch."""
+
+
+class _Content(NamedTuple):
+    """What is being encoded, for all batches under way that hold it."""
+
+    owner: object
+    """Stands for the scan that it is encoded for, in one batch: after a split, a scan may be in two under way."""
+    promise: Promise
 
 
 class Pipeline:
@@ -79,29 +89,41 @@ class Pipeline:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._max_pixels = max_pixels
         self._memory = MemoryBudget(batch_memory)
+        self._contents: dict[str, _Content] = {}
         self._watch = watch
         give_freed_memory_back()
 
-    def embed(
+    @contextmanager
+    def embedded(
         self,
         scans: Sequence[BatchScan],
         files: ScanFiles,
         is_known: Callable[[str], bool],
-        embedded: Mapping[str, FileState] | None = None,
-    ) -> Embedded:
+        unchanged: Mapping[str, FileState] | None = None,
+    ) -> Iterator[Embedded]:
         """Embed scans; one that cannot be embedded becomes a failure and stops nothing. For any thread.
+
+        The block that follows makes the new vectors known: to its end, other batches get them from here.
 
         Args:
             scans: the scans.
             files: reads them.
             is_known: whether a content with this digest has an embedding already; called from several threads, and
                 more than once for a scan that has to wait for memory.
-            embedded: by path, what files held whose content had an embedding; one that did not change is not read.
+            unchanged: by path, what files held whose content had an embedding; one that still has that size and
+                time is not read.
 
         Raises:
             EncoderError: the encoder cannot be loaded, or cannot encode.
         """
-        batch = _Batch(files, is_known, embedded or {})
+        batch = _Batch(files, is_known, unchanged or {})
+        try:
+            yield _fail_the_infinite(self._embed(scans, batch))
+        finally:
+            for digest in batch.contents:
+                del self._contents[digest]
+
+    def _embed(self, scans: Sequence[BatchScan], batch: _Batch) -> Embedded:
         prepared = [self._threads.submit(self._prepare, scan, batch) for scan in scans]
         results: list[ScanResult] = []
         vectors: dict[str, np.ndarray] = {}
@@ -116,7 +138,7 @@ class Pipeline:
                     results.append(ScanResult(scan.id, failure=failure.kind, detail=failure.detail))
         finally:
             wait([future for future in prepared if not future.cancel()])  # after an error, the rest is not begun
-        return _fail_the_infinite(Embedded(results, vectors, batch.read))
+        return Embedded(results, vectors, len(batch.contents & vectors.keys()), batch.read)
 
     def close(self) -> None:
         """End the threads. No batch may be under way."""
@@ -126,19 +148,21 @@ class Pipeline:
 
     def _prepare(self, scan: BatchScan, batch: _Batch) -> tuple[str, Promise | None]:
         """The digest of a scan's content and the promise of its vector, or None when that is known already."""
-        need = 0
+        need, owner = 0, object()
         while True:
             try:
                 with self._memory.hold(need) as share:
-                    return self._try_to_prepare(scan, batch, share)
+                    return self._try_to_prepare(scan, batch, share, owner)
             except NoRoomError as full:
                 # What was read is dropped, to wait with empty hands, and read again: seldom, and only large scans.
                 need = full.need
 
-    def _try_to_prepare(self, scan: BatchScan, batch: _Batch, share: Share) -> tuple[str, Promise | None]:
+    def _try_to_prepare(
+        self, scan: BatchScan, batch: _Batch, share: Share, owner: object
+    ) -> tuple[str, Promise | None]:
         with self._watch():
             version = batch.files.version(scan.path)
-            last = batch.embedded.get(scan.path)
+            last = batch.unchanged.get(scan.path)
             if last is not None and version == (last.size, last.modified_ns):
                 return last.sha256, None
             old_enough = version.modified_ns + _UNSURE_NS < time.time_ns()
@@ -146,10 +170,11 @@ class Pipeline:
             digest = hashlib.sha256(data).hexdigest()
         if old_enough:
             batch.read[scan.path] = FileState(*version, digest)
-        if batch.is_known(digest):
+        if digest not in self._contents and batch.is_known(digest):
             return digest, None
-        promise = batch.promises.setdefault(digest, Future())
-        if batch.owners.setdefault(digest, scan.id) == scan.id:
+        theirs, promise = self._contents.setdefault(digest, _Content(owner, Future()))
+        if theirs is owner:
+            batch.contents.add(digest)
             try:
                 forward = self._forward()
                 forward.encode(lambda: self._pixels(forward.encoder, data, share), promise)
@@ -210,5 +235,6 @@ def _fail_the_infinite(embedded: Embedded) -> Embedded:
             for result in embedded.results
         ],
         {digest: vector for digest, vector in embedded.vectors.items() if digest not in bad},
+        embedded.encoded,
         embedded.files,
     )
