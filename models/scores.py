@@ -24,7 +24,7 @@ _Query: TypeAlias = Select[*tuple[Any, ...]]
 
 _LABELS: dict[str | None, Label | None] = {None: None} | {label.value: label for label in Label}
 
-_SAVE_ROW = text("UPDATE scans SET score = :score, score_in_sample = :score_in_sample WHERE id = :id")
+_SAVE_ROW = "UPDATE scans SET score = ?, score_in_sample = ? WHERE id = ?"
 # The range is for the planner, which otherwise reads the whole table for every page.
 _SAVE_PAGE = text(
     "UPDATE scans SET score = page.score, score_in_sample = page.score_in_sample "
@@ -74,8 +74,9 @@ class Scores:
             arrays = {"ids": list(ids), "scores": list(scores), "in_sample": list(in_sample)}
             session.execute(_SAVE_PAGE, arrays | {"first": min(ids), "last": max(ids)})
         else:
-            rows = zip(ids, scores, in_sample, strict=True)
-            session.execute(_SAVE_ROW, [{"id": i, "score": s, "score_in_sample": plain} for i, s, plain in rows])
+            # The driver's own call: SQLAlchemy's takes three times as long.
+            rows = list(zip(scores, in_sample, ids, strict=True))
+            session.connection().exec_driver_sql(_SAVE_ROW, rows)
 
     def ranking(self, job_id: str) -> Iterator[RankedScan]:
         """The scored scans, the most anomalous first; equal scores in order of submission.
@@ -88,9 +89,9 @@ class Scores:
             .order_by(ScanRow.score.desc(), ScanRow.id)
         )
         with self._database.read() as session:
-            for page in session.execute(query, execution_options={"yield_per": _PAGE}).partitions():
-                for path, label, score, in_sample, sha256 in page:
-                    yield RankedScan(path, _LABELS[label], score, in_sample, sha256)
+            rows = session.connection().execution_options(yield_per=_PAGE).execute(query)
+            for path, label, score, in_sample, sha256 in rows:
+                yield RankedScan(path, _LABELS[label], score, in_sample, sha256)
 
     def failures(self, job_id: str) -> Iterator[Failure]:
         """The scans that have no embedding, in order of submission."""
@@ -139,4 +140,4 @@ def _vector_rows(session: Session, job_id: str, wanted: list[ColumnElement[bool]
         .where(*wanted, ScanRow.id > last, ScanRow.id <= end)
         .order_by(ScanRow.id)
     )
-    return session.execute(query, execution_options={BINARY: True}).all()
+    return session.connection().execute(query, execution_options={BINARY: True}).all()

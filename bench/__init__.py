@@ -1,0 +1,1 @@
+"""How fast it is, beside what the machine could do: `python -m bench.NAME`."""
