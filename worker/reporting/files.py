@@ -108,8 +108,8 @@ def _unwritable(folder: Path, error: OSError) -> ReportError:
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[_Row]) -> None:
     """Write a CSV file: UTF-8, one header line, `\\n` line ends, fields quoted where they must be.
 
-    Floats are written with `repr`, so that they read back as the same float64; None as nothing. A byte of a file name that is not
-    UTF-8 is written as `\\udcXX`.
+    Floats are written with `repr`, so that they read back as the same float64; None as nothing. A byte of a file
+    name that is not UTF-8 is written as `\\udcXX`.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""What a report keeps of rows that pass by on their way into its CSV files: a million of them are never in memory."""
+"""What a report keeps of the rows that pass by on their way into its CSV files; there may be millions."""
 
 from array import array
 from collections.abc import Iterable, Iterator
