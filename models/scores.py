@@ -140,4 +140,8 @@ def _vector_rows(session: Session, job_id: str, wanted: list[ColumnElement[bool]
         .where(*wanted, ScanRow.id > last, ScanRow.id <= end)
         .order_by(ScanRow.id)
     )
-    return session.connection().execute(query, execution_options={BINARY: True}).all()
+    result = session.connection().execute(query, execution_options={BINARY: True})
+    # The driver's own rows: to make SQLAlchemy's of them takes a tenth of the time of it all.
+    rows: Sequence[Any] = result.cursor.fetchall()
+    result.close()
+    return rows

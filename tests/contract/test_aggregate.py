@@ -107,8 +107,8 @@ def test_scores_are_those_of_the_definition(url: str, tmp_path: Path) -> None:
     assert [store_scores[content][1] for content in contents] == pytest.approx(in_sample, abs=1e-12)
 
 
-def test_a_job_of_sixty_thousand_needs_little_more_memory_than_one_of_four(tmp_path: Path) -> None:
-    """Their vectors alone are 123 MB; what may grow are 17 bytes a scan and a digest a normal."""
+def test_a_large_job_needs_little_more_memory_than_a_small_one(tmp_path: Path) -> None:
+    """Its vectors are 123 MB. What may grow: 17 bytes a scan, a digest a normal, the drawing of the ROC curve."""
     peaks = []
     for scans in (4_000, 60_000):
         url = f"sqlite:///{tmp_path / str(scans)}.sqlite"
@@ -117,7 +117,7 @@ def test_a_job_of_sixty_thousand_needs_little_more_memory_than_one_of_four(tmp_p
             [sys.executable, "-c", AGGREGATE, url, str(tmp_path)], capture_output=True, text=True, check=True
         )
         peaks.append(float(done.stdout))
-    assert peaks[1] < peaks[0] + 20, peaks
+    assert peaks[1] < peaks[0] + 50, peaks
 
 
 class TestAhead:

@@ -5,6 +5,7 @@ import csv
 import json
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -309,6 +310,28 @@ class TestPage:
         assert "and 1 more in failures.csv" in page.text
         assert "199.txt" in page.text
         assert "200.txt" not in page.text
+
+
+class TestMemory:
+    def test_rows_pass_by(self, tmp_path: Path):
+        """A hundred thousand of them would take 40 MB. None is kept but those that are shown."""
+        rng = np.random.default_rng(0)
+        scores = sorted(rng.random(100_000).tolist(), reverse=True)
+        labels = (Label.NORMAL, Label.ANOMALY)
+
+        def scans() -> Iterator[RankedScan]:
+            for index, score in enumerate(scores):
+                yield RankedScan(f"folder/{index} scan.png", labels[index % 2], score, score / 2, f"{index:064x}")
+
+        ignored = (IgnoredFile(f"folder/{index} notes.txt", "not an image") for index in range(100_000))
+        tracemalloc.start()
+        write_report(replace(make_data(), scans=scans(), ignored=ignored), tmp_path / "r")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 20e6, peak
+        assert (
+            len(read_csv(tmp_path / "r" / "scores.csv")) == len(read_csv(tmp_path / "r" / "ignored.csv")) == 100_001
+        )
 
 
 class TestFolder:

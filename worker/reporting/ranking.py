@@ -59,7 +59,7 @@ class Ranking:
         _, labels, scores, in_sample, _ = zip(*page, strict=True)
         self._scores.extend(scores)
         self._in_sample.extend(in_sample)
-        self._labels.extend(map(_CODES.__getitem__, labels))
+        self._labels.extend([_CODES[label] for label in labels])
         if len(self._normal_contents) < 2:
             self._normal_contents.update(scan.sha256 for scan in page if scan.label is Label.NORMAL)
 
