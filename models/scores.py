@@ -5,6 +5,7 @@ A million scans pass through here, so all of it comes and goes in pages.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Select, func, select, text
@@ -23,6 +24,9 @@ _PAGES_WRITTEN = 10
 _Query: TypeAlias = Select[*tuple[Any, ...]]
 
 _LABELS: dict[str | None, Label | None] = {None: None} | {label.value: label for label in Label}
+
+# A page is read in less time than PostgreSQL takes to start processes that help it.
+_ALONE = text("SET LOCAL max_parallel_workers_per_gather = 0")
 
 _SAVE_ROW = "UPDATE scans SET score = ?, score_in_sample = ? WHERE id = ?"
 # The range is for the planner, which otherwise reads the whole table for every page.
@@ -52,6 +56,8 @@ class Scores:
         last = 0
         while True:
             with self._database.read() as session:
+                if self._database.dialect == "postgresql":
+                    session.execute(_ALONE)
                 rows = _vector_rows(session, job_id, wanted, last)
             if not rows:
                 return
@@ -138,10 +144,10 @@ def _vector_rows(session: Session, job_id: str, wanted: list[ColumnElement[bool]
         select(ScanRow.id, ScanRow.label, ScanRow.sha256, EmbeddingRow.vector)
         .join(EmbeddingRow, of_scan)
         .where(*wanted, ScanRow.id > last, ScanRow.id <= end)
-        .order_by(ScanRow.id)
     )
     result = session.connection().execute(query, execution_options={BINARY: True})
     # The driver's own rows: to make SQLAlchemy's of them takes a tenth of the time of it all.
-    rows: Sequence[Any] = result.cursor.fetchall()
+    # Sorted here, because PostgreSQL would sort the vectors with them, and on disk.
+    rows = sorted(result.cursor.fetchall(), key=itemgetter(0))
     result.close()
     return rows
