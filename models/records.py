@@ -1,9 +1,9 @@
 """What goes into the store and what comes out of it: plain frozen records, never rows of a session."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from .encoders import EncoderSpec
 from .states import FailureKind, JobState, Label, Priority
@@ -156,24 +156,27 @@ class ScanResult:
 
 
 @dataclass(frozen=True)
-class StoredVector:
-    """An embedded scan with its vector: float32, little-endian, L2-normalised."""
+class VectorPage:
+    """n embedded scans with their vectors. The columns are in one order."""
 
-    scan_id: int
-    label: Label | None
-    sha256: str
-    vector: bytes
-
-
-@dataclass(frozen=True)
-class ScanScore:
-    scan_id: int
-    score: float
-    score_in_sample: float
+    scan_ids: Sequence[int]
+    labels: Sequence[Label | None]
+    contents: Sequence[str]
+    """SHA-256 digests."""
+    vectors: bytes
+    """(n, dimension) float32, little-endian, each row L2-normalised."""
 
 
 @dataclass(frozen=True)
-class RankedScan:
+class ScorePage:
+    """The scores of n scans. The columns are in one order."""
+
+    scan_ids: Sequence[int]
+    scores: Sequence[float]
+    scores_in_sample: Sequence[float]
+
+
+class RankedScan(NamedTuple):  # a million of them are made, and written as rows
     path: str
     label: Label | None
     score: float

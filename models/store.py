@@ -1,4 +1,4 @@
-"""The store: jobs, scans and embeddings here, the rest in `batches.py`, `files.py` and `workers.py`.
+"""The store: jobs here, the rest in `batches.py`, `files.py`, `scores.py` and `workers.py`.
 
 No query is anywhere else.
 
@@ -20,21 +20,22 @@ from .database import Database, changed_rows
 from .encoders import EncoderSpec
 from .errors import JobNotFoundError, JobStateError
 from .files import Files
-from .records import Failure, FoundScan, IgnoredFile, Job, NewJob, Progress, RankedScan, ScanScore, StoredVector
+from .records import FoundScan, IgnoredFile, Job, NewJob, Progress
+from .scores import Scores
 from .settings import Settings
-from .states import JOB_TRANSITIONS, BatchState, FailureKind, JobState, Label, Priority, ScanState
+from .states import JOB_TRANSITIONS, BatchState, JobState, Label, Priority, ScanState
 from .tables import BatchRow, EmbeddingRow, IgnoredRow, JobRow, ScanRow
 from .workers import Workers, alive_names
 
 _PAGE = 2000
-"""Rows read or written in one statement."""
+"""Rows written in one statement."""
 
 _T = TypeVar("_T")
 _Query: TypeAlias = Select[*tuple[Any, ...]]
 
 
 class Store:
-    """Jobs, scans and embeddings; `batches`, `files` and `workers`. Safe to use from several threads and processes.
+    """Jobs; `batches`, `files`, `scores` and `workers`. Safe to use from several threads and processes.
 
     Every method raises StoreUnreachableError when the database cannot be used.
     """
@@ -44,6 +45,7 @@ class Store:
         self._database = Database(url, upgrade)
         self.batches = Batches(self._database)
         self.files = Files(self._database)
+        self.scores = Scores(self._database)
         self.workers = Workers(self._database)
 
     @classmethod
@@ -273,48 +275,6 @@ class Store:
             row.worker = worker
             return _job(row)
 
-    def vectors(self, job_id: str, label: Label | None = None) -> Iterator[list[StoredVector]]:
-        """The embedded scans of a job with their vectors, in pages of bounded size, in order of submission.
-
-        Args:
-            job_id: the job.
-            label: only the scans with this label; None for all.
-        """
-        query: _Query = (
-            select(ScanRow.id, ScanRow.label, ScanRow.sha256, EmbeddingRow.vector)
-            .join(JobRow, JobRow.id == ScanRow.job_id)
-            .join(
-                EmbeddingRow,
-                (EmbeddingRow.sha256 == ScanRow.sha256) & (EmbeddingRow.encoder_key == JobRow.encoder_key),
-            )
-            .where(ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED)
-        )
-        if label is not None:
-            query = query.where(ScanRow.label == label)
-        for page in self._pages(query):
-            yield [StoredVector(row[0], _label(row[1]), row[2], row[3]) for row in page]
-
-    def _pages(self, query: _Query) -> Iterator[Sequence[Any]]:
-        """Pages by the scans' ids, each in its own short transaction, so that a long read blocks nobody."""
-        last = 0
-        while True:
-            with self._database.read() as session:
-                page = session.execute(query.where(ScanRow.id > last).order_by(ScanRow.id).limit(_PAGE)).all()
-            if not page:
-                return
-            yield page
-            last = page[-1][0]
-
-    def save_scores(self, scores: Iterable[ScanScore]) -> None:
-        """Write scores; those from an earlier scoring are replaced."""
-        for page in _groups(scores, _PAGE):
-            rows = [
-                {"id": score.scan_id, "score": score.score, "score_in_sample": score.score_in_sample}
-                for score in page
-            ]
-            with self._database.write() as session:
-                session.execute(update(ScanRow), rows)
-
     def finish_job(self, job_id: str, result: Mapping[str, Any]) -> bool:
         """Mark a job as done. False when it was not being scored any more."""
         return self._end(job_id, (JobState.SCORING,), state=JobState.DONE, result=dict(result))
@@ -345,37 +305,6 @@ class Store:
         with self._database.write() as session:
             return changed_rows(session, statement) == 1
 
-    # --- the report's side ---------------------------------------------------------------------------------
-
-    def ranking(self, job_id: str) -> Iterator[RankedScan]:
-        """The scored scans, the most anomalous first; equal scores in order of submission."""
-        query: _Query = (
-            select(ScanRow.path, ScanRow.label, ScanRow.score, ScanRow.score_in_sample, ScanRow.sha256)
-            .where(ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED, ScanRow.score.is_not(None))
-            .order_by(ScanRow.score.desc(), ScanRow.id)
-        )
-        with self._database.read() as session:
-            for path, label, score, in_sample, sha256 in session.execute(query):
-                yield RankedScan(path, _label(label), score, in_sample, sha256)
-
-    def failures(self, job_id: str) -> list[Failure]:
-        """The scans that have no embedding, in order of submission."""
-        query: _Query = (
-            select(ScanRow.path, ScanRow.failure_kind, ScanRow.failure_detail)
-            .where(ScanRow.job_id == job_id, ScanRow.state == ScanState.FAILED)
-            .order_by(ScanRow.id)
-        )
-        with self._database.read() as session:
-            return [Failure(path, FailureKind(kind), detail) for path, kind, detail in session.execute(query)]
-
-    def ignored(self, job_id: str) -> list[IgnoredFile]:
-        """The files that were found and are not scans, in order of discovery."""
-        query = (
-            select(IgnoredRow.path, IgnoredRow.reason).where(IgnoredRow.job_id == job_id).order_by(IgnoredRow.id)
-        )
-        with self._database.read() as session:
-            return [IgnoredFile(*row) for row in session.execute(query)]
-
 
 def _groups(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     """Lists of `size` items, the last one shorter. `itertools.batched` came with Python 3.12."""
@@ -403,10 +332,6 @@ def _change(row: JobRow, state: JobState, hint: str) -> None:
     if state not in JOB_TRANSITIONS[JobState(row.state)]:
         raise JobStateError(f"job {row.id} is {row.state} already: {hint}")
     row.state = state
-
-
-def _label(text: str | None) -> Label | None:
-    return None if text is None else Label(text)
 
 
 def _job(row: JobRow) -> Job:

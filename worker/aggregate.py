@@ -1,8 +1,6 @@
 """The last step of a job: vectors → reference → scores → store → report."""
 
 import logging
-import math
-from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -10,16 +8,17 @@ from pathlib import Path
 from platform import python_version
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..models.errors import JobFailedError
 from ..models.patience import patiently
-from ..models.records import Job, Progress, RankedScan, ScanScore, StoredVector
+from ..models.records import Job, Progress, ScorePage, VectorPage
 from ..models.settings import Settings
 from ..models.states import JobState, Label
 from ..models.store import Store
+from .ahead import ahead
 from .encoding.files import ScanFiles
 from .encoding.images import ImageFailure, decode, thumbnail
-from .reporting.evaluation import Evaluation, evaluate
 from .reporting.report import ReportCounts, ReportData, ReportTimings, write_report
 from .scoring.centroid import CentroidScorer
 
@@ -36,10 +35,6 @@ _PACKAGES = (
     "pillow",
     "celery",
     "sqlalchemy",
-)
-_ONE_CONTENT = (
-    "all normal scans have the same content, so none can be scored without itself: their scores are in-sample, "
-    "and there is no AUROC"
 )
 
 
@@ -72,10 +67,7 @@ class Aggregator:
         if job is None:
             return
         begun = datetime.now(UTC)
-        scorer = self._fit(job)
-        self._store.save_scores(
-            score for page in self._store.vectors(job.id) for score in _score_page(scorer, page)
-        )
+        self._score(job, self._fit(job))
         scoring_seconds = (datetime.now(UTC) - begun).total_seconds()
         folder = self._settings.local_path(job.report_folder)
         result = self._write_report(job, folder, scoring_seconds, datetime.now(UTC))
@@ -103,25 +95,26 @@ class Aggregator:
 
     def _fit(self, job: Job) -> CentroidScorer:
         scorer = CentroidScorer()
-        pages = self._store.vectors(job.id, Label.NORMAL)
+        pages = ahead(self._store.scores.vectors(job.id, Label.NORMAL))
         try:
             # An embedding that is not finite raises FloatingPointError: `encoding` lets none into the store.
-            return scorer.fit((_matrix(page), [scan.sha256 for scan in page]) for page in pages)
+            return scorer.fit((_matrix(page), page.contents) for page in pages)
         except ValueError:
-            failures = self._store.failures(job.id)
-            first = f"; the first: {failures[0].path}: {failures[0].detail}" if failures else ""
+            failure = next(self._store.scores.failures(job.id), None)
+            first = f"; the first: {failure.path}: {failure.detail}" if failure else ""
             raise JobFailedError(
                 f"none of the {job.normal} normal scans could be embedded, so there is no reference{first}"
             ) from None
 
+    def _score(self, job: Job, scorer: CentroidScorer) -> None:
+        """Read, compute and write at the same time, each in a thread of its own."""
+        pages = ahead(self._store.scores.vectors(job.id))
+        self._store.scores.save(ahead(_score_page(scorer, page) for page in pages))
+
     def _write_report(self, job: Job, folder: Path, scoring_seconds: float, now: datetime) -> dict[str, object]:
         """Write the report, and return what the store keeps of it."""
-        ranking = list(self._store.ranking(job.id))
         progress = self._store.progress(job.id)
-        left_out = not _in_sample_only(ranking)
-        evaluation = _evaluate(ranking) if left_out else Evaluation()
         timings = _timings(job, progress, scoring_seconds, now)
-        warnings = [] if left_out else [_ONE_CONTENT]
         files = ScanFiles(self._settings.local_path(job.root), job.follow_links, self._settings.max_file_bytes)
         data = ReportData(
             job_id=job.id,
@@ -133,24 +126,23 @@ class Aggregator:
             encoder_note=job.notes.get("encoder"),
             labels_note=job.notes.get("labels", ""),
             counts=_counts(job, progress),
-            evaluation=evaluation,
-            scans=ranking,
-            failures=self._store.failures(job.id),
-            ignored=[(file.path, file.reason) for file in self._store.ignored(job.id)],
-            warnings=warnings,
+            scans=self._store.scores.ranking(job.id),
+            failures=self._store.scores.failures(job.id),
+            ignored=self._store.scores.ignored(job.id),
             timings=timings,
             versions=_versions(),
             gallery_scans=self._settings.gallery_scans,
             thumbnail=lambda path: self._thumbnail(files, path),
         )
-        write_report(data, folder)
+        findings = write_report(data, folder)
+        evaluation = findings.evaluation
         return {
             "auroc": evaluation.auroc,
             "auroc_in_sample": evaluation.auroc_in_sample,
             "average_precision": evaluation.average_precision,
             "timings": asdict(timings),
-            "warnings": warnings,
-            "most_anomalous": [{"path": scan.path, "score": scan.score} for scan in ranking[:3]],
+            "warnings": list(findings.warnings),
+            "most_anomalous": [{"path": scan.path, "score": scan.score} for scan in findings.most_anomalous],
         }
 
     def _thumbnail(self, files: ScanFiles, path: str) -> bytes | None:
@@ -160,33 +152,20 @@ class Aggregator:
             return None
 
 
-def _score_page(scorer: CentroidScorer, page: list[StoredVector]) -> Iterator[ScanScore]:
+def _score_page(scorer: CentroidScorer, page: VectorPage) -> ScorePage:
     matrix = _matrix(page)
     in_sample = scorer.score(matrix)
-    left_out = scorer.score_left_out(matrix, [scan.sha256 for scan in page])
-    for scan, plain, without in zip(page, in_sample, left_out, strict=True):
-        # A NaN says that no normal of other content is left: `_in_sample_only` finds that out for the report.
-        normal = scan.label == Label.NORMAL and not math.isnan(without)
-        yield ScanScore(scan.scan_id, float(without if normal else plain), float(plain))
+    scores = in_sample.copy()
+    normals = [row for row, label in enumerate(page.labels) if label is Label.NORMAL]
+    left_out = scorer.score_left_out(matrix[normals], [page.contents[row] for row in normals])
+    # A NaN says that no normal of other content is left: `Ranking.one_content` finds that out for the report.
+    scores[normals] = np.where(np.isnan(left_out), in_sample[normals], left_out)
+    return ScorePage(page.scan_ids, scores.tolist(), in_sample.tolist())
 
 
-def _matrix(page: list[StoredVector]) -> np.ndarray:
+def _matrix(page: VectorPage) -> NDArray[np.float32]:
     """(n, dimension) float32 from the stored bytes."""
-    return np.stack([np.frombuffer(scan.vector, dtype="<f4") for scan in page])
-
-
-def _in_sample_only(ranking: list[RankedScan]) -> bool:
-    """Whether all normals have one content: then leaving it out leaves no reference."""
-    return len({scan.sha256 for scan in ranking if scan.label == Label.NORMAL}) < 2
-
-
-def _evaluate(ranking: list[RankedScan]) -> Evaluation:
-    labelled = [scan for scan in ranking if scan.label is not None]
-    return evaluate(
-        [scan.score for scan in labelled],
-        [scan.score_in_sample for scan in labelled],
-        [scan.label == Label.ANOMALY for scan in labelled],
-    )
+    return np.frombuffer(page.vectors, dtype="<f4").reshape(len(page.scan_ids), -1)
 
 
 def _counts(job: Job, progress: Progress) -> ReportCounts:

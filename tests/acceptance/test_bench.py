@@ -23,6 +23,11 @@ def bench(results: Path, *arguments: str | Path) -> list[dict[str, object]]:
     return rows
 
 
+def test_aggregation_is_measured(tmp_path: Path) -> None:
+    rows = bench(tmp_path, "aggregate", "--vectors", "3000")
+    assert len(rows) == 6
+
+
 @pytest.mark.parametrize(("group", "count"), [("end-to-end", 10), ("large", 4)])
 def test_encoding_is_measured(brain_mri: Path, tmp_path: Path, group: str, count: int) -> None:
     sizes = ("--limit", "4", "--rounds", "1", "--large", "2", "--side", "64")

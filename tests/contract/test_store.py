@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +15,7 @@ from sqlalchemy import Connection, create_engine, event, inspect, text, update
 from scanomaly.models import database
 from scanomaly.models.encoders import parse_encoder
 from scanomaly.models.errors import JobNotFoundError, JobStateError, SchemaError, StoreUnreachableError, UsageError
-from scanomaly.models.records import FileState, FoundScan, IgnoredFile, NewJob, ScanResult, ScanScore
-from scanomaly.models.settings import Settings
+from scanomaly.models.records import FileState, FoundScan, IgnoredFile, NewJob, ScanResult, ScorePage
 from scanomaly.models.states import FailureKind, JobState, Label, Priority
 from scanomaly.models.store import Store
 from scanomaly.models.tables import Base, WorkerRow
@@ -28,22 +28,6 @@ SCANS = [
     FoundScan("d.png"),
     FoundScan("e\n'\".png"),
 ]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'store.sqlite'}"
-        return
-    server = request.getfixturevalue("postgres_url")
-    name = f"test_{abs(hash(tmp_path))}"
-    admin = create_engine(server.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield Settings(store_url=server.replace("/postgres?", f"/{name}?")).resolved_store_url
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
 
 
 @pytest.fixture
@@ -81,7 +65,7 @@ def test_a_job_comes_back_as_it_was_stored(store: Store) -> None:
     assert (job.scans, job.normal, job.anomaly, job.ignored) == (5, 2, 1, 1)
     assert job.notes == {"labels": "by folder"}
     assert job.created_at.tzinfo is not None
-    assert store.ignored("abcdef") == [IgnoredFile("notes.txt", "not an image by its ending")]
+    assert list(store.scores.ignored("abcdef")) == [IgnoredFile("notes.txt", "not an image by its ending")]
 
 
 def test_files_that_were_read_are_remembered(store: Store) -> None:
@@ -160,9 +144,9 @@ def test_a_batch_delivered_twice_is_written_once(store: Store) -> None:
     store.batches.finish(mine, results, {f"{1:064d}": b"1111"})
     failed = [ScanResult(scan.id, failure=FailureKind.EMPTY, detail="") for scan in yours.scans]
     store.batches.finish(yours, failed, {f"{1:064d}": b"9999"})
-    assert store.failures("abcdef") == []
+    assert list(store.scores.failures("abcdef")) == []
     assert store.progress("abcdef").encoded == 1
-    assert [scan.vector for page in store.vectors("abcdef") for scan in page] == [b"1111"]
+    assert [page.vectors for page in store.scores.vectors("abcdef")] == [b"1111"]
 
 
 def test_two_workers_with_the_same_content_keep_the_first_vector(store: Store) -> None:
@@ -173,8 +157,8 @@ def test_two_workers_with_the_same_content_keep_the_first_vector(store: Store) -
         assert batch is not None
         results = [ScanResult(scan.id, sha256="a" * 64) for scan in batch.scans]
         store.batches.finish(batch, results, {"a" * 64: bytes([number])})
-    vectors = {scan.vector for job in ("one", "two") for page in store.vectors(job) for scan in page}
-    assert vectors == {b"\0"}
+    vectors = [page.vectors for job in ("one", "two") for page in store.scores.vectors(job)]
+    assert vectors == [b"\0\0", b"\0\0"]
 
 
 def test_exactly_one_of_many_workers_begins_the_scoring(store: Store) -> None:
@@ -214,22 +198,39 @@ def test_workers_write_at_the_same_time(store: Store) -> None:
 def test_vectors_come_with_their_scans(store: Store) -> None:
     add_job(store)
     embed_all(store, "abcdef", fail=(2,))
-    scans = [scan for page in store.vectors("abcdef") for scan in page]
-    assert [(scan.scan_id, scan.label, scan.vector[0]) for scan in scans] == [
-        (1, Label.NORMAL, 1),
-        (3, Label.ANOMALY, 3),
-        (4, None, 4),
-        (5, None, 5),
-    ]
-    normals = [scan.scan_id for page in store.vectors("abcdef", Label.NORMAL) for scan in page]
-    assert normals == [1]
+    (page,) = store.scores.vectors("abcdef")
+    assert page.scan_ids == (1, 3, 4, 5)
+    assert page.labels == [Label.NORMAL, Label.ANOMALY, None, None]
+    assert page.contents == tuple(f"{scan:064d}" for scan in page.scan_ids)
+    assert page.vectors == bytes([1] * 4 + [3] * 4 + [4] * 4 + [5] * 4)
+    (normals,) = store.scores.vectors("abcdef", Label.NORMAL)
+    assert (normals.scan_ids, normals.vectors) == ((1,), bytes([1] * 4))
 
 
-def test_vectors_come_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scanomaly.models.store._PAGE", 2)
+def test_lists_come_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scanomaly.models.scores._PAGE", 2)
+    add_job(store, "other")
+    embed_all(store, "other", fail=(1, 2, 3, 4, 5))
     add_job(store)
     embed_all(store, "abcdef")
-    assert [len(page) for page in store.vectors("abcdef")] == [2, 2, 1]
+    assert [page.scan_ids for page in store.scores.vectors("abcdef")] == [(6, 7), (8, 9), (10,)]
+    assert list(store.scores.vectors("other")) == []
+    assert [failure.path for failure in store.scores.failures("other")] == [scan.path for scan in SCANS]
+    store.scores.save([ScorePage([6, 7, 8, 9, 10], [0.1, 0.2, 0.3, 0.4, 0.5], [0.0] * 5)])
+    assert [scan.score for scan in store.scores.ranking("abcdef")] == [0.5, 0.4, 0.3, 0.2, 0.1]
+
+
+def test_scores_are_kept_to_the_last_bit_and_replaced(store: Store) -> None:
+    add_job(store)
+    embed_all(store, "abcdef")
+    pages = [ScorePage([4, 1], [1 / 3, 0.1 + 0.2], [5e-324, 2.0]), ScorePage([2], [1e-17], [math.pi])]
+    store.scores.save([ScorePage([1, 2], [0.9, 0.9], [0.9, 0.9]), *pages])
+    scores = {scan.path: (scan.score, scan.score_in_sample) for scan in store.scores.ranking("abcdef")}
+    assert scores == {
+        "no/a b.png": (0.1 + 0.2, 2.0),
+        "no/ü.png": (1e-17, math.pi),
+        "d.png": (1 / 3, 5e-324),
+    }
 
 
 def test_an_embedding_belongs_to_a_content_and_an_encoder(store: Store) -> None:
@@ -243,13 +244,11 @@ def test_an_embedding_belongs_to_a_content_and_an_encoder(store: Store) -> None:
 def test_ranking_is_by_score_and_then_by_submission(store: Store) -> None:
     add_job(store)
     embed_all(store, "abcdef", fail=(5,))
-    store.save_scores(
-        [ScanScore(1, 0.1, 0.05), ScanScore(2, 0.9, 0.8), ScanScore(3, 0.9, 0.9), ScanScore(4, 0.2, 0.2)]
-    )
-    ranking = list(store.ranking("abcdef"))
+    store.scores.save([ScorePage([1, 2, 3, 4], [0.1, 0.9, 0.9, 0.2], [0.05, 0.8, 0.9, 0.2])])
+    ranking = list(store.scores.ranking("abcdef"))
     assert [scan.path for scan in ranking] == ["no/ü.png", "yes/c.png", "d.png", "no/a b.png"]
     assert (ranking[0].score, ranking[0].score_in_sample) == (0.9, 0.8)
-    assert [failure.path for failure in store.failures("abcdef")] == ["e\n'\".png"]
+    assert [failure.path for failure in store.scores.failures("abcdef")] == ["e\n'\".png"]
 
 
 def test_a_job_ends_once(store: Store) -> None:
@@ -287,7 +286,7 @@ def test_retry_takes_up_the_failed_scans_only(store: Store) -> None:
     assert [[scan.id for scan in batch.scans] for batch in batches if batch] == [[1, 3], [4]]
     embed_all(store, "abcdef")
     assert store.progress("abcdef").embedded == 5
-    assert store.failures("abcdef") == []
+    assert list(store.scores.failures("abcdef")) == []
 
 
 def test_a_failed_job_can_be_taken_up_again(store: Store) -> None:

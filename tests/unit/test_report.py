@@ -5,6 +5,8 @@ import csv
 import json
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
@@ -15,12 +17,11 @@ import numpy as np
 import pytest
 
 from scanomaly.models.errors import ReportError
-from scanomaly.models.records import Failure, RankedScan
+from scanomaly.models.records import Failure, IgnoredFile, RankedScan
 from scanomaly.models.reports import is_report
 from scanomaly.models.states import Label
-from scanomaly.worker.reporting.evaluation import Evaluation, evaluate
+from scanomaly.worker.reporting.evaluation import evaluate
 from scanomaly.worker.reporting.files import REPORT_FILES, whole_folder
-from scanomaly.worker.reporting.page import render_page
 from scanomaly.worker.reporting.report import (
     ReportCounts,
     ReportData,
@@ -67,13 +68,9 @@ def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportDa
     other = Label.ANOMALY if labelled else None
     labels = [other if index % 2 == 0 else Label.NORMAL for index in range(len(names))]
     scans = [
-        RankedScan(name, label, score, score - 0.01, f"{index:064x}")
+        RankedScan(name, label, float(score), float(score) - 0.01, f"{index:064x}")
         for index, (name, label, score) in enumerate(zip(names, labels, scores, strict=True))
     ]
-    evaluation = Evaluation()
-    if labelled:
-        is_anomaly = [label == "anomaly" for label in labels]
-        evaluation = evaluate(scores, [scan.score_in_sample for scan in scans], is_anomaly)
     others = len(names) - labels.count(Label.NORMAL)
     return ReportData(
         job_id="job-1",
@@ -87,11 +84,9 @@ def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportDa
         counts=ReportCounts(
             len(names), len(names) - others, others * labelled, others * (not labelled), len(names), 0, 0
         ),
-        evaluation=evaluation,
         scans=scans,
         failures=[],
         ignored=[],
-        warnings=[],
         timings=ReportTimings(1.5, 0.25, 2.0, 12),
         versions={"scanomaly": "0.1.0", "numpy": "2.4.6"},
         gallery_scans=300,
@@ -134,14 +129,25 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def page_of(data: ReportData) -> Page:
-    return Page(render_page(data, b"histogram", b"roc" if data.evaluation.roc else None))
+@pytest.fixture
+def page_of(tmp_path: Path) -> Callable[[ReportData], Page]:
+    """The page of the report that is made from these data."""
+
+    def write(data: ReportData) -> Page:
+        write_report(data, tmp_path / "page of")
+        return Page((tmp_path / "page of" / "report.html").read_text(encoding="utf-8"))
+
+    return write
+
+
+def one_normal_content(data: ReportData) -> ReportData:
+    return replace(data, scans=[scan._replace(sha256="same") for scan in data.scans])
 
 
 class TestDocument:
     @pytest.mark.parametrize("labelled", [True, False])
     def test_it_follows_the_schema_and_names_the_files_that_are_there(self, tmp_path: Path, labelled: bool):
-        data = replace(make_data(labelled=labelled), warnings=["a warning"])
+        data = make_data(labelled=labelled)
         write_report(data, tmp_path / "report")
         document = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
 
@@ -149,10 +155,24 @@ class TestDocument:
         jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
         assert document["files"] == names_in(tmp_path / "report")
         assert set(REPORT_FILES) - set(document["files"]) == (set() if labelled else {"roc.png"})
-        assert document["auroc"] == data.evaluation.auroc
+        scans = list(data.scans)
+        if labelled:
+            truth = [scan.label is Label.ANOMALY for scan in scans]
+            plain = [scan.score_in_sample for scan in scans]
+            expected = evaluate([scan.score for scan in scans], plain, truth)
+            assert document["auroc"] == expected.auroc
+            assert document["auroc_in_sample"] == expected.auroc_in_sample
+            assert document["average_precision"] == expected.average_precision
         assert (document["auroc"] is None) is not labelled
         assert document["job"]["created_at"] == "2026-07-27T14:03:05+00:00"
-        assert document["warnings"] == ["a warning"]
+        assert document["warnings"] == []
+
+    def test_normals_of_one_content_are_said_and_not_measured(self, tmp_path: Path):
+        findings = write_report(one_normal_content(make_data()), tmp_path / "report")
+        document = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+        assert document["warnings"] == findings.warnings
+        assert "all normal scans have the same content" in document["warnings"][0]
+        assert document["auroc"] is document["auroc_in_sample"] is document["average_precision"] is None
 
     def test_the_schema_allows_no_other_key(self, tmp_path: Path):
         write_report(make_data(), tmp_path / "report")
@@ -182,7 +202,9 @@ class TestTables:
 
     def test_failures_and_ignored_files(self, tmp_path: Path):
         failure = Failure("a\nb.jpg", "not_an_image", 'It says "hello".')
-        write_report(replace(make_data(), failures=[failure], ignored=[("a,b.txt", "no image")]), tmp_path / "r")
+        write_report(
+            replace(make_data(), failures=[failure], ignored=[IgnoredFile("a,b.txt", "no image")]), tmp_path / "r"
+        )
         assert read_csv(tmp_path / "r" / "failures.csv") == [
             ["path", "kind", "detail"],
             ["a\nb.jpg", "not_an_image", 'It says "hello".'],
@@ -196,8 +218,8 @@ class TestTables:
 
 
 class TestPage:
-    def test_it_says_what_ran_and_how_well(self):
-        page = page_of(replace(make_data(), warnings=["a warning"]))
+    def test_it_says_what_ran_and_how_well(self, page_of: Callable[[ReportData], Page]):
+        page = page_of(make_data())
         assert "6 anomaly scans against 6 normal: AUROC 0.583" in page.text
         for sentence in (
             "This is a ranking, not a diagnosis.",
@@ -206,7 +228,6 @@ class TestPage:
             "timm/tf_efficientnet_lite0/57934424/fp32/p1",
             "2026-07-27 14:03 UTC",
             "Every scan could be scored.",
-            "a warning",
         ):
             assert sentence in page.text
         assert page.all("html") == [{"lang": "en"}]
@@ -238,7 +259,7 @@ class TestPage:
         )
 
     @pytest.mark.parametrize("name", HOSTILE_NAMES)
-    def test_a_name_is_only_ever_text(self, name: str):
+    def test_a_name_is_only_ever_text(self, page_of: Callable[[ReportData], Page], name: str):
         """Everywhere that a page prints what a user wrote, not only in the gallery."""
 
         def page_with(text: str) -> Page:
@@ -250,17 +271,16 @@ class TestPage:
                 source_note=text,
                 encoder_note=text,
                 failures=[Failure(text, "missing", text)],
-                ignored=[(text, text)],
-                warnings=[text],
+                ignored=[IgnoredFile(text, text)],
             )
             return page_of(data)
 
         page = page_with(name)
-        assert page.text.count(" ".join(visible(name).split())) == 12
+        assert page.text.count(" ".join(visible(name).split())) == 11
         assert not [c for c in page.source if not c.isprintable() and c != "\n"]
         assert [tag for tag, _ in page.tags] == [tag for tag, _ in page_with("plain").tags]
 
-    def test_only_the_shown_scans_get_a_thumbnail(self):
+    def test_only_the_shown_scans_get_a_thumbnail(self, page_of: Callable[[ReportData], Page]):
         asked: list[str] = []
 
         def thumbnail(path: str) -> bytes | None:
@@ -277,14 +297,41 @@ class TestPage:
         assert page.text.count("The file cannot be read any more") == 2
         assert "Shown are the first 5 of 12 scans" in page.text
 
-    def test_long_lists_are_cut_and_say_so(self):
-        ignored = [(f"{index}.txt", "not an image") for index in range(1234)]
+    def test_a_warning_is_shown(self, page_of: Callable[[ReportData], Page]):
+        page = page_of(one_normal_content(make_data()))
+        assert "all normal scans have the same content" in page.text
+        assert "Warnings (1)" in page.text
+
+    def test_long_lists_are_cut_and_say_so(self, page_of: Callable[[ReportData], Page]):
+        ignored = [IgnoredFile(f"{index}.txt", "not an image") for index in range(1234)]
         failures = [Failure(f"{index}.png", "empty", "The file is empty.") for index in range(201)]
         page = page_of(replace(make_data(), ignored=ignored, failures=failures))
         assert "and 1,034 more in ignored.csv" in page.text
         assert "and 1 more in failures.csv" in page.text
         assert "199.txt" in page.text
         assert "200.txt" not in page.text
+
+
+class TestMemory:
+    def test_rows_pass_by(self, tmp_path: Path):
+        """A hundred thousand of them would take 40 MB. None is kept but those that are shown."""
+        rng = np.random.default_rng(0)
+        scores = sorted(rng.random(100_000).tolist(), reverse=True)
+        labels = (Label.NORMAL, Label.ANOMALY)
+
+        def scans() -> Iterator[RankedScan]:
+            for index, score in enumerate(scores):
+                yield RankedScan(f"folder/{index} scan.png", labels[index % 2], score, score / 2, f"{index:064x}")
+
+        ignored = (IgnoredFile(f"folder/{index} notes.txt", "not an image") for index in range(100_000))
+        tracemalloc.start()
+        write_report(replace(make_data(), scans=scans(), ignored=ignored), tmp_path / "r")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 20e6, peak
+        assert (
+            len(read_csv(tmp_path / "r" / "scores.csv")) == len(read_csv(tmp_path / "r" / "ignored.csv")) == 100_001
+        )
 
 
 class TestFolder:
@@ -339,9 +386,13 @@ class TestFolder:
     def test_an_error_while_writing_leaves_the_old_report(self, tmp_path: Path):
         write_report(make_data(), tmp_path / "r")
         before = {file.name: file.read_bytes() for file in (tmp_path / "r").iterdir()}
-        broken = replace(make_data(), evaluation=Evaluation(auroc_in_sample=float("nan")))
-        with pytest.raises(ValueError, match="Out of range float"):
-            write_report(broken, tmp_path / "r")
+
+        def broken() -> Iterator[RankedScan]:
+            yield from make_data().scans
+            raise ValueError("the store is gone")
+
+        with pytest.raises(ValueError, match="the store is gone"):
+            write_report(replace(make_data(), scans=broken()), tmp_path / "r")
         assert {file.name: file.read_bytes() for file in (tmp_path / "r").iterdir()} == before
         assert names_in(tmp_path) == ["r"]
 

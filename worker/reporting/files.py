@@ -2,12 +2,15 @@
 
 import csv
 import hashlib
+import io
 import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 from ...models.errors import ReportError
 from ...models.reports import check_replaceable
@@ -22,6 +25,11 @@ REPORT_FILES = (
     "histogram.png",
     "roc.png",
 )
+
+_PAGE = 2000
+"""Rows of a CSV file that are written at once."""
+
+_Row: TypeAlias = Sequence[str | int | float | None]
 
 
 @contextmanager
@@ -97,20 +105,27 @@ def _unwritable(folder: Path, error: OSError) -> ReportError:
     )
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | int | float]]) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[_Row]) -> None:
     """Write a CSV file: UTF-8, one header line, `\\n` line ends, fields quoted where they must be.
 
-    Floats are written with `repr`, so that they read back as the same float64. A byte of a file name that is not
-    UTF-8 is written as `\\udcXX`.
+    Floats are written with `repr`, so that they read back as the same float64; None as nothing. A byte of a file
+    name that is not UTF-8 is written as `\\udcXX`.
 
     Raises:
         OSError: the file cannot be written.
     """
     with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        plain = csv.writer(file, lineterminator="\n")
-        # With `\n` line ends the csv module leaves a lone `\r` bare, which readers take for a line end.
-        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        plain.writerow(header)
-        for row in rows:
-            has_return = any(isinstance(field, str) and "\r" in field for field in row)
-            (quoted if has_return else plain).writerow(row)
+        file.write(_lines([header]))
+        iterator = iter(rows)
+        while page := list(islice(iterator, _PAGE)):
+            lines = _lines(page)
+            # With `\n` line ends the csv module leaves a lone `\r` bare, which readers take for a line end.
+            if "\r" in lines:
+                lines = "".join(_lines([row], quoted="\r" in _lines([row])) for row in page)
+            file.write(lines)
+
+
+def _lines(rows: Sequence[_Row], quoted: bool = False) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL).writerows(rows)
+    return text.getvalue()

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ...models.states import Label
+from ...models.records import RankedScan
 
 if TYPE_CHECKING:  # for its type only: report.py is the one that calls this module
-    from .report import ReportData
+    from .report import Findings, ReportData
 
 #: Failures, and ignored files, that the page lists; the CSV files have all of them.
 LISTED = 200
@@ -41,21 +41,25 @@ class _Card:
     image: str | None
 
 
-def render_page(data: "ReportData", histogram: bytes, roc: bytes | None) -> str:
+def render_page(data: "ReportData", findings: "Findings", histogram: bytes, roc: bytes | None) -> str:
     """The page as UTF-8-encodable text. `histogram` and `roc` are PNGs; `roc` is None when there is no curve."""
-    labels = [scan.label for scan in data.scans]
+    ranking = findings.ranking
     return (
         _environment()
         .get_template("report.html")
         .render(
             data=data,
-            anomalies=labels.count(Label.ANOMALY),
-            normals=labels.count(Label.NORMAL),
-            unlabelled=labels.count(None),
-            cards=list(_cards(data)),
+            evaluation=findings.evaluation,
+            warnings=findings.warnings,
+            failures=findings.failures,
+            ignored=findings.ignored,
+            ranked=ranking.total,
+            anomalies=ranking.count("anomaly"),
+            normals=ranking.count("normal"),
+            unlabelled=ranking.count("unlabelled"),
+            cards=list(_cards(ranking.first[: data.gallery_scans], data.thumbnail)),
             histogram=_data_uri("image/png", histogram),
             roc=None if roc is None else _data_uri("image/png", roc),
-            listed=LISTED,
         )
     )
 
@@ -73,10 +77,9 @@ def _environment() -> Environment:
     return environment
 
 
-def _cards(data: "ReportData") -> Iterator[_Card]:
-    shown = data.scans[: data.gallery_scans]
+def _cards(shown: Sequence[RankedScan], thumbnail: Callable[[str], bytes | None]) -> Iterator[_Card]:
     with ThreadPoolExecutor(_THUMBNAIL_THREADS) as threads:
-        images = threads.map(partial(_image, data.thumbnail), [scan.path for scan in shown])
+        images = threads.map(partial(_image, thumbnail), [scan.path for scan in shown])
         for rank, (scan, image) in enumerate(zip(shown, images, strict=True), start=1):
             yield _Card(rank, scan.score, scan.label, scan.path, image)
 

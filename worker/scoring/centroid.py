@@ -6,8 +6,8 @@ with one class. Leaving a sample out by downdating the sum is the usual closed f
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Self
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ Scores = NDArray[np.float64]
 
 # A mean of unit vectors that is shorter than this points nowhere: rounding decides its direction.
 _SHORTEST_REFERENCE = 1e-9
+_BLOCK_ROWS = 256
 
 
 class CentroidScorer:
@@ -58,7 +59,10 @@ class CentroidScorer:
         return self
 
     def _add(self, vectors: Vectors, contents: Sequence[str]) -> None:
-        chunk_sum = _unit(vectors).sum(axis=0)
+        chunk_sum = np.zeros(vectors.shape[1])
+        for block in _blocks(vectors):
+            # Row by row onto the sum so far: the same additions, in the same order, as without blocks.
+            chunk_sum = np.vstack([chunk_sum, _unit(block)]).sum(axis=0)
         if not np.isfinite(chunk_sum).all():
             raise FloatingPointError("the embedding of a normal scan holds NaN or infinity")
         self._sum = chunk_sum if self._sum is None else self._sum + chunk_sum
@@ -70,8 +74,13 @@ class CentroidScorer:
 
         A reference of length zero (normals that cancel out) is at distance 1 from everything.
         """
-        units, total = _unit(vectors), self._fitted_sum()
-        return _distances(units, np.broadcast_to(total, units.shape), np.full(len(units), self._count))
+        total = self._fitted_sum()
+        return np.concatenate(
+            [
+                _distances(units, np.broadcast_to(total, units.shape), np.full(len(units), self._count))
+                for units in map(_unit, _blocks(vectors))
+            ]
+        )
 
     def score_left_out(self, vectors: Vectors, contents: Sequence[str]) -> Scores:
         """The distance of each normal to the reference of all *other* normals, (n, d) → (n,) float64.
@@ -89,16 +98,27 @@ class CentroidScorer:
         """
         if len(vectors) != len(contents):
             raise ValueError(f"{len(vectors)} vectors came with {len(contents)} content digests")
-        units, total = _unit(vectors), self._fitted_sum()
+        total = self._fitted_sum()
         left_out = np.array([self._per_content[content] for content in contents], dtype=np.int64)
         remaining = self._count - left_out
-        distances = _distances(units, total - left_out[:, np.newaxis] * units, remaining)
+        distances = np.concatenate(
+            [
+                _distances(units, total - left_out_here[:, np.newaxis] * units, self._count - left_out_here)
+                for units, left_out_here in zip(map(_unit, _blocks(vectors)), _blocks(left_out), strict=True)
+            ]
+        )
         return np.where(remaining > 0, distances, np.nan)
 
     def _fitted_sum(self) -> NDArray[np.float64]:
         if self._sum is None:
             raise RuntimeError("CentroidScorer.score was called before fit")
         return self._sum
+
+
+def _blocks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The rows in blocks that the processor's cache holds in float64; one, if empty, in any case."""
+    for start in range(0, max(len(rows), 1), _BLOCK_ROWS):
+        yield rows[start : start + _BLOCK_ROWS]
 
 
 def _unit(vectors: Vectors) -> NDArray[np.float64]:

@@ -1,0 +1,153 @@
+"""What scoring reads and writes: a job's vectors, its scores, and the lists of its report.
+
+A million scans pass through here, so all of it comes and goes in pages.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+from sqlalchemy import ColumnElement, Select, func, select, text
+from sqlalchemy.orm import Session
+
+from .database import BINARY, Database
+from .records import Failure, IgnoredFile, RankedScan, ScorePage, VectorPage
+from .states import FailureKind, Label, ScanState
+from .tables import EmbeddingRow, IgnoredRow, JobRow, ScanRow
+
+_PAGE = 2000
+"""Rows read in one statement. The reference is summed up page by page: another number changes scores' last bits."""
+_PAGES_WRITTEN = 10
+"""Pages of scores in one transaction: it holds SQLite's write lock for a tenth of a second."""
+
+_Query: TypeAlias = Select[*tuple[Any, ...]]
+
+_LABELS: dict[str | None, Label | None] = {None: None} | {label.value: label for label in Label}
+
+# A page is read in less time than PostgreSQL takes to start processes that help it.
+_ALONE = text("SET LOCAL max_parallel_workers_per_gather = 0")
+
+_SAVE_ROW = "UPDATE scans SET score = ?, score_in_sample = ? WHERE id = ?"
+# The range is for the planner, which otherwise reads the whole table for every page.
+_SAVE_PAGE = text(
+    "UPDATE scans SET score = page.score, score_in_sample = page.score_in_sample "
+    "FROM unnest(CAST(:ids AS integer[]), CAST(:scores AS float8[]), CAST(:in_sample AS float8[])) "
+    "AS page(id, score, score_in_sample) WHERE scans.id = page.id AND scans.id BETWEEN :first AND :last"
+)
+
+
+class Scores:
+    """The scores of a store. Every method raises StoreUnreachableError when the database cannot be used."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def vectors(self, job_id: str, label: Label | None = None) -> Iterator[VectorPage]:
+        """The embedded scans of a job with their vectors, in pages, in order of submission.
+
+        Args:
+            job_id: the job.
+            label: only the scans with this label; None for all.
+        """
+        wanted = [ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED]
+        if label is not None:
+            wanted.append(ScanRow.label == label)
+        last = 0
+        while True:
+            with self._database.read() as session:
+                if self._database.dialect == "postgresql":
+                    session.execute(_ALONE)
+                rows = _vector_rows(session, job_id, wanted, last)
+            if not rows:
+                return
+            ids, labels, contents, vectors = zip(*rows, strict=True)
+            yield VectorPage(ids, [_LABELS[name] for name in labels], contents, b"".join(vectors))
+            last = ids[-1]
+
+    def save(self, pages: Iterable[ScorePage]) -> None:
+        """Write scores; those from an earlier scoring are replaced."""
+        iterator = iter(pages)
+        # The next pages are computed before the transaction begins, not in it.
+        while group := list(islice(iterator, _PAGES_WRITTEN)):
+            with self._database.write() as session:
+                for page in group:
+                    self._save_page(session, page)
+
+    def _save_page(self, session: Session, page: ScorePage) -> None:
+        ids, scores, in_sample = page.scan_ids, page.scores, page.scores_in_sample
+        if self._database.dialect == "postgresql":
+            arrays = {"ids": list(ids), "scores": list(scores), "in_sample": list(in_sample)}
+            session.execute(_SAVE_PAGE, arrays | {"first": min(ids), "last": max(ids)})
+        else:
+            # The driver's own call: SQLAlchemy's takes three times as long.
+            rows = list(zip(scores, in_sample, ids, strict=True))
+            session.connection().exec_driver_sql(_SAVE_ROW, rows)
+
+    def ranking(self, job_id: str) -> Iterator[RankedScan]:
+        """The scored scans, the most anomalous first; equal scores in order of submission.
+
+        One query, whose rows the database sorts: a reader who pauses keeps its transaction open.
+        """
+        query: _Query = (
+            select(ScanRow.path, ScanRow.label, ScanRow.score, ScanRow.score_in_sample, ScanRow.sha256)
+            .where(ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED, ScanRow.score.is_not(None))
+            .order_by(ScanRow.score.desc(), ScanRow.id)
+        )
+        with self._database.read() as session:
+            rows = session.connection().execution_options(yield_per=_PAGE).execute(query)
+            for path, label, score, in_sample, sha256 in rows:
+                yield RankedScan(path, _LABELS[label], score, in_sample, sha256)
+
+    def failures(self, job_id: str) -> Iterator[Failure]:
+        """The scans that have no embedding, in order of submission."""
+        query: _Query = select(ScanRow.id, ScanRow.path, ScanRow.failure_kind, ScanRow.failure_detail).where(
+            ScanRow.job_id == job_id, ScanRow.state == ScanState.FAILED
+        )
+        for _, path, kind, detail in self._rows(query, ScanRow.id):
+            yield Failure(path, FailureKind(kind), detail)
+
+    def ignored(self, job_id: str) -> Iterator[IgnoredFile]:
+        """The files that were found and are not scans, in order of discovery."""
+        query: _Query = select(IgnoredRow.id, IgnoredRow.path, IgnoredRow.reason).where(IgnoredRow.job_id == job_id)
+        for _, path, reason in self._rows(query, IgnoredRow.id):
+            yield IgnoredFile(path, reason)
+
+    def _rows(self, query: _Query, key: Any) -> Iterator[Any]:
+        """Rows by a key, which comes first in them, each page in its own short transaction."""
+        return chain.from_iterable(self._pages(query, key))
+
+    def _pages(self, query: _Query, key: Any) -> Iterator[Sequence[Any]]:
+        last = 0
+        while True:
+            with self._database.read() as session:
+                page = session.execute(query.where(key > last).order_by(key).limit(_PAGE)).all()
+            if not page:
+                return
+            yield page
+            last = page[-1][0]
+
+
+def _vector_rows(session: Session, job_id: str, wanted: list[ColumnElement[bool]], last: int) -> Sequence[Any]:
+    """The page after the scan `last`: rows of id, label, digest, vector.
+
+    Where the page ends is asked first. Told only how many rows are wanted, PostgreSQL joins and sorts the whole job
+    for each page.
+    """
+    ids = select(ScanRow.id).where(*wanted, ScanRow.id > last).order_by(ScanRow.id).limit(_PAGE).subquery()
+    end = session.scalar(select(func.max(ids.c.id)))
+    if end is None:
+        return []
+    encoder_key = session.scalar(select(JobRow.encoder_key).where(JobRow.id == job_id))
+    of_scan = (EmbeddingRow.sha256 == ScanRow.sha256) & (EmbeddingRow.encoder_key == encoder_key)
+    query = (
+        select(ScanRow.id, ScanRow.label, ScanRow.sha256, EmbeddingRow.vector)
+        .join(EmbeddingRow, of_scan)
+        .where(*wanted, ScanRow.id > last, ScanRow.id <= end)
+    )
+    result = session.connection().execute(query, execution_options={BINARY: True})
+    # The driver's own rows: to make SQLAlchemy's of them takes a tenth of the time of it all.
+    # Sorted here, because PostgreSQL would sort the vectors with them, and on disk.
+    rows = sorted(result.cursor.fetchall(), key=itemgetter(0))
+    result.close()
+    return rows
