@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import aggregate, batches, embedding, precision
+from . import aggregate, batches, embedding, precision, scaling, startup
 from .table import RESULTS, Row, save, table
 
 _IMAGES = Path(__file__).parents[2] / "shared" / "data" / "brain-mri"
@@ -54,12 +54,22 @@ def _aggregate(options: argparse.Namespace) -> Iterator[Row]:
             yield from aggregate.rows(store, vectors)
 
 
+def _scaling(options: argparse.Namespace) -> Iterator[Row]:
+    yield from scaling.rows(options.sleepers, options.sleep, 1)
+
+
+def _startup(options: argparse.Namespace) -> Iterator[Row]:
+    yield from startup.rows(options.images, 2 * options.rounds)
+
+
 GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "end-to-end": _end_to_end,
     "large": _large,
     "batches": _batches,
     "precision": _precision,
     "aggregate": _aggregate,
+    "scaling": _scaling,
+    "startup": _startup,
 }
 
 
@@ -77,6 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--large", type=int, default=48, help="how many large JPEG, and half as many PNG")
     parser.add_argument("--side", type=int, default=2000, help="of a large image, in pixels")
     parser.add_argument("--vectors", type=_numbers, default=[100_000, 1_000_000], help="of a job to be scored")
+    parser.add_argument("--sleepers", type=int, default=3200, help="scans for the encoder that sleeps")
+    parser.add_argument("--sleep", type=float, default=0.02, help="its seconds for each")
     parser.add_argument("--model", default="ViT-B-32", help="of open_clip; its weights are drawn")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for the file with the results")
     options = parser.parse_args(arguments)

@@ -9,10 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from .database import Database, changed_rows
+from .database import Database, changed_rows, upsert
 from .encoders import EncoderSpec
 from .files import remember
 from .records import Batch, BatchScan, Call, FileState, ScanResult, WaitingBatch
@@ -204,9 +203,8 @@ class Batches:
         rows = [
             {"sha256": sha256, "encoder_key": encoder_key, "vector": vectors[sha256]} for sha256 in sorted(vectors)
         ]
-        upsert = postgresql.insert if self._database.dialect == "postgresql" else sqlite.insert
         if rows:
-            session.execute(upsert(EmbeddingRow).on_conflict_do_nothing(), rows)
+            session.execute(upsert(session, EmbeddingRow).on_conflict_do_nothing(), rows)
 
     def job_of(self, batch_id: int) -> str | None:
         """The id of a batch's job; None when there is no such batch."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Update, create_engine, event, exc, func, make_url, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Session
 
 from .errors import SchemaError, StoreUnreachableError, UsageError
 from .settings import hide_password
@@ -118,6 +118,17 @@ class Database:
             config = Config(attributes={"connection": connection})
             config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
             command.upgrade(config, "head")
+
+
+def upsert(session: Session, table: type[DeclarativeBase]) -> Any:
+    """SQLAlchemy's INSERT with ON CONFLICT, which both databases have, each in a module that takes long to load."""
+    if session.get_bind().dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table)
 
 
 def changed_rows(session: Session, statement: Update) -> int:

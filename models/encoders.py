@@ -3,11 +3,14 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 DEFAULT_ENCODER = "ViT-B-32"
 OFFLINE_ENCODER = "efficientnet_lite0"
@@ -103,8 +106,10 @@ def parse_encoder(
     return EncoderSpec("open_clip", model, tag, precision)
 
 
-def plugins(name: str) -> Iterator[EntryPoint]:
+def plugins(name: str) -> Iterator["EntryPoint"]:
     """The encoders of this name that other installed packages bring."""
+    from importlib.metadata import entry_points  # takes longer than all the rest of this module
+
     yield from entry_points(group=PLUGINS, name=name)
 
 

@@ -4,10 +4,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from .database import Database
+from .database import Database, upsert
 from .records import FileState
 from .tables import EmbeddingRow, FileRow
 
@@ -43,14 +42,13 @@ def remember(session: Session, root: str, files: Mapping[str, FileState]) -> Non
     """Note what files held that were read; what was noted before is replaced."""
     if not files:
         return
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     by_digest = {_digest(root, path): file for path, file in files.items()}
     # Sorted, so that two workers with the same files take PostgreSQL's row locks in one order.
     rows = [
         {"path_digest": digest, "size": file.size, "modified_ns": file.modified_ns, "sha256": file.sha256}
         for digest, file in sorted(by_digest.items())
     ]
-    statement = dialect.insert(FileRow)
+    statement = upsert(session, FileRow)
     new = {name: statement.excluded[name] for name in ("size", "modified_ns", "sha256")}
     session.execute(statement.on_conflict_do_update(index_elements=[FileRow.path_digest], set_=new), rows)
 

@@ -7,12 +7,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from .background import repeating
 from .errors import BrokerUnreachableError, StoreUnreachableError
-from .queue import Queue
 from .store import Store
 from .workers import LOST_SECONDS
+
+if TYPE_CHECKING:  # who has a queue has loaded Celery
+    from .queue import Queue
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +25,7 @@ _ON_ITS_WAY_SECONDS = 5.0
 """A call that was noted so long ago has been sent, or never will be."""
 
 
-def send_calls(store: Store, queue: Queue, job_id: str) -> int:
+def send_calls(store: Store, queue: "Queue", job_id: str) -> int:
     """Call workers for the next batches of a job, or, when all are done, for its scoring.
 
     Returns:
@@ -38,7 +41,7 @@ def send_calls(store: Store, queue: Queue, job_id: str) -> int:
     return sent
 
 
-def reconcile(store: Store, queue: Queue) -> int:
+def reconcile(store: Store, queue: "Queue") -> int:
     """Send every call that is missing, and none that is alive. Returns how many.
 
     Raises:
@@ -56,7 +59,7 @@ def reconcile(store: Store, queue: Queue) -> int:
 
 
 @contextmanager
-def reconciling(store: Store, queue: Queue, may: Callable[[], bool] = lambda: True) -> Iterator[None]:
+def reconciling(store: Store, queue: "Queue", may: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Reconcile while the block runs, in a thread: nobody waits for a Redis that does not answer.
 
     Args:
@@ -78,7 +81,7 @@ def reconciling(store: Store, queue: Queue, may: Callable[[], bool] = lambda: Tr
 class Reconciler:
     """Call `tick` every few seconds."""
 
-    def __init__(self, store: Store, queue: Queue) -> None:
+    def __init__(self, store: Store, queue: "Queue") -> None:
         self._store = store
         self._queue = queue
         self._last_tick = float("-inf")

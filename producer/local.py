@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..models.encoders import EncoderSpec
 from ..models.errors import (
@@ -20,18 +20,20 @@ from ..models.errors import (
     JobStateError,
     ScanomalyError,
 )
-from ..models.queue import Queue
 from ..models.reconcile import reconcile, reconciling, send_calls
 from ..models.settings import Settings
 from ..models.states import JobState
 from ..models.store import Store
-from .broker import EmbeddedBroker
+
+if TYPE_CHECKING:
+    from ..models.queue import Queue
+    from .broker import EmbeddedBroker
 
 _REVIVE_SECONDS = 1.0
 
 
 @contextmanager
-def broker(settings: Settings, store: Store) -> Iterator[EmbeddedBroker | None]:
+def broker(settings: Settings, store: Store) -> Iterator["EmbeddedBroker | None"]:
     """The broker that the settings name, for as long as the block runs.
 
     Yields:
@@ -41,9 +43,11 @@ def broker(settings: Settings, store: Store) -> Iterator[EmbeddedBroker | None]:
         BrokerUnreachableError: it does not answer, or does not start.
     """
     if settings.broker_url is not None:
-        Queue(settings).check()
+        _queue(settings).check()
         yield None
         return
+    from .broker import EmbeddedBroker
+
     with EmbeddedBroker(settings) as embedded:
         if embedded.started and settings.store_url is None:
             # Broker and store are of this home alone, and nobody used the broker: so nobody works.
@@ -58,9 +62,9 @@ def call_workers(settings: Settings, store: Store, job_id: str) -> list[str]:
         What whoever submitted it should know: why it may not begin at once.
     """
     notes = []
-    if settings.broker_url is not None or EmbeddedBroker(settings).answers():
+    if settings.broker_url is not None or _embedded_answers(settings):
         try:
-            send_calls(store, Queue(settings), job_id)
+            send_calls(store, _queue(settings), job_id)
         except BrokerUnreachableError as error:
             notes.append(f"job {job_id} is stored, and the workers hear of it when the broker is back: {error}")
     if store.workers.alive() == 0:
@@ -85,8 +89,8 @@ def resume(settings: Settings, store: Store, job_id: str | None) -> tuple[int, l
             raise JobStateError(f"job {job_id} is {state}: {hint}")
     store.workers.release_lost()
     sent, notes = 0, []
-    if settings.broker_url is not None or EmbeddedBroker(settings).answers():
-        sent = reconcile(store, Queue(settings))
+    if settings.broker_url is not None or _embedded_answers(settings):
+        sent = reconcile(store, _queue(settings))
     if store.workers.alive() == 0:
         notes.append("no worker is running: the work begins when one is started with `scanomaly worker`")
     return sent, notes
@@ -94,8 +98,24 @@ def resume(settings: Settings, store: Store, job_id: str | None) -> tuple[int, l
 
 def reconciling_calls(settings: Settings, store: Store) -> AbstractContextManager[None]:
     """While the block runs, lost calls are sent again; on the embedded broker only where that is up."""
-    embedded = None if settings.broker_url is not None else EmbeddedBroker(settings)
-    return reconciling(store, Queue(settings), lambda: embedded is None or embedded.answers())
+    return reconciling(
+        store, _queue(settings), lambda: settings.broker_url is not None or _embedded_answers(settings)
+    )
+
+
+def _queue(settings: Settings) -> "Queue":
+    from ..models.queue import Queue  # Celery: only a command that sends something pays for it
+
+    return Queue(settings)
+
+
+def _embedded_answers(settings: Settings) -> bool:
+    """Whether the embedded broker runs, for whomever."""
+    if not settings.broker_socket.exists():
+        return False
+    from .broker import EmbeddedBroker
+
+    return EmbeddedBroker(settings).answers()
 
 
 class WorkerProcess:
@@ -156,7 +176,7 @@ def serve(settings: Settings, store: Store, arguments: Sequence[str]) -> int:
     require_worker()
     command = worker_command(*arguments)
     if settings.broker_url is not None:
-        Queue(settings).check()
+        _queue(settings).check()
         os.execv(command[0], command)
     with broker(settings, store) as embedded:
         # Its standard input is a pipe: should this process be killed, the worker stops.

@@ -3,11 +3,13 @@
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import OFFLINE, Scanomaly, write_image
+from .conftest import COMMAND, OFFLINE, Scanomaly, write_image
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -206,3 +208,26 @@ def test_the_demo_says_what_it_fell_back_to(home: Path, tmp_path: Path) -> None:
     page = (report / "report.html").read_text()
     assert "stands in for the Kaggle data set" in page
     assert "stands in for ViT-B-32" in page
+
+
+HEAVY = {"torch", "open_clip", "timm", "torchvision", "matplotlib", "sklearn", "huggingface_hub", "numpy", "PIL"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "spared"),
+    [
+        (["--help"], {"sqlalchemy", "celery", "redis"}),
+        (["jobs"], {"celery", "redis", "alembic"}),
+        (["submit", "{scans}", *OFFLINE], {"celery", "redis", "alembic"}),  # there is no worker that it could call
+    ],
+)
+def test_a_command_imports_only_what_it_needs(
+    scanomaly: Scanomaly, drawn: Path, arguments: list[str], spared: set[str]
+) -> None:
+    """What it imports is most of the time that it takes."""
+    scanomaly("jobs")  # makes the store, which takes Alembic
+    command = [sys.executable, "-X", "importtime", COMMAND, *(part.format(scans=drawn) for part in arguments)]
+    done = subprocess.run(command, env=scanomaly.environment, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "scanomaly" in imported
+    assert not imported & (HEAVY | spared)

@@ -17,7 +17,7 @@ Promise: TypeAlias = Future[NDArray[np.float32]]
 """Of the vector of one scan, (dimension,) float32."""
 _Item: TypeAlias = tuple[Any, Promise]
 
-_AT_ONCE = 32
+_AT_ONCE = 16
 _GATHER = 8
 _GATHER_SECONDS = 0.03
 """Scans that are encoded one by one take several times as long, and at a job's start take the cores from decoding.
