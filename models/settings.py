@@ -15,6 +15,7 @@ from .errors import UsageError
 
 PREFIX = "SCANOMALY_"
 
+MOST_DECODE_THREADS = 8
 BATCHES_AT_ONCE = 2
 """How many batches a worker has in hand: one is encoded, and meanwhile the next is read or the last is written."""
 
@@ -36,7 +37,7 @@ class Settings:
     batch_size: int = 32
     """Scans in one queue message."""
     device: str = "auto"
-    decode_threads: int = field(default_factory=lambda: min(8, _cores()))
+    decode_threads: int = field(default_factory=lambda: min(MOST_DECODE_THREADS, usable_cores()))
     encoder_threads: int | None = None
     """Threads of an encoder on the CPU; None for as many as torch takes: the cores, or OMP_NUM_THREADS."""
     max_pixels: int = 100_000_000
@@ -145,7 +146,7 @@ def hide_password(url: str) -> str:
     return re.sub(r"(://[^:@/]*:).*@", r"\1***@", head) + re.sub(r"(password=)[^&]*", r"\1***", rest)
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """The cores that this process may use: fewer than the machine's in a container, or on a cluster."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -177,9 +177,12 @@ def submit(source: str, as_json: bool, **options: Any) -> int:
 
 @cli.command(context_settings={"ignore_unknown_options": True})
 @_DEVICE
+@click.option(
+    "--devices", metavar="LIST", help="Be a worker on each: all (of CUDA's), or a list such as cuda:0,cuda:1."
+)
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
 @_DEBUG
-def worker(device: str | None, celery_options: Sequence[str]) -> int:
+def worker(device: str | None, devices: str | None, celery_options: Sequence[str]) -> int:
     """Be a worker until stopped: on a GPU when there is one.
 
     CELERY_OPTIONS go to `celery worker` as they are.
@@ -188,11 +191,14 @@ def worker(device: str | None, celery_options: Sequence[str]) -> int:
 
     from .local import serve
 
+    if device is not None and devices is not None:
+        raise click.UsageError("--device and --devices exclude each other: give one or the other")
     if device is not None:
         os.environ["SCANOMALY_DEVICE"] = device
     settings = Settings.from_environment()
+    arguments = [*celery_options] if devices is None else ["--devices", devices, *celery_options]
     with _store(settings) as store:
-        return serve(settings, store, celery_options)
+        return serve(settings, store, arguments)
 
 
 @cli.command()

@@ -279,6 +279,11 @@ def describe_device(device: str = "auto") -> str:
     return f"{where} {torch.cuda.get_device_name(where)}" if where.type == "cuda" else str(where)
 
 
+def cuda_devices() -> list[str]:
+    """torch's names of all CUDA devices of this machine."""
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
 def _check_model(spec: EncoderSpec) -> None:
     if spec.model not in open_clip.list_models():
         raise EncoderError(f"open_clip {open_clip.__version__} has no model {spec.model}: name another --encoder")

@@ -1,0 +1,69 @@
+"""Several workers on one machine, through one command."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import OFFLINE, Scanomaly, nothing_is_left
+
+SECONDS = 60
+
+
+def alive(scanomaly: Scanomaly) -> dict[int, str]:
+    """The workers whose hearts beat: device by process id."""
+    workers: list[dict[str, Any]] = scanomaly.json("workers")["workers"]
+    return {worker["pid"]: worker["device"] for worker in workers if worker["state"] == "alive"}
+
+
+def until(reached: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def log(scanomaly: Scanomaly) -> str:
+    return (scanomaly.home / "started.log").read_text()
+
+
+def test_one_command_is_a_worker_on_each_device(scanomaly: Scanomaly, drawn: Path) -> None:
+    with scanomaly.started("worker", "--devices", "cpu,cpu") as command:
+        until(lambda: sorted(alive(scanomaly).values()) == ["cpu", "cpu"])
+        killed, other = alive(scanomaly)
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: len(alive(scanomaly).keys() - {killed}) == 2)
+        assert other in alive(scanomaly)
+        assert "the worker on cpu was killed by SIGKILL: another is started in 1 s" in log(scanomaly)
+        assert scanomaly.job(drawn, *OFFLINE, "--batch-size", "3")["scans"]["embedded"] == 24
+    assert command.returncode == 0
+    assert log(scanomaly).count("has stopped") == 2
+    assert nothing_is_left(scanomaly.home)
+
+
+def test_a_device_that_is_not_there_leaves_the_others_to_work(scanomaly: Scanomaly) -> None:
+    with scanomaly.started("worker", "--devices", "cuda:99,cpu") as command:
+        until(lambda: "the worker on cuda:99 ended with code 1: the lines above say why" in log(scanomaly))
+        assert "no device cuda:99" in log(scanomaly)
+        until(lambda: "cpu" in alive(scanomaly).values())
+    assert command.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [(["--devices", ","], 2, "names none"), (["--devices", "cpu", "--device", "cpu"], 2, "exclude each other")],
+)
+def test_devices_that_cannot_be_meant(scanomaly: Scanomaly, arguments: list[str], code: int, words: str) -> None:
+    assert words in scanomaly("worker", *arguments, code=code).stderr
+
+
+def test_the_death_of_the_command_ends_all_workers(scanomaly: Scanomaly) -> None:
+    with scanomaly.started("worker", "--devices", "cpu,cpu") as command:
+        until(lambda: len(alive(scanomaly)) == 2)
+        os.kill(command.pid, signal.SIGKILL)
+        command.wait()
+        until(lambda: not alive(scanomaly))
