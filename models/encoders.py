@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 DEFAULT_ENCODER = "ViT-B-32"
 OFFLINE_ENCODER = "efficientnet_lite0"
 PRECISIONS = ("fp32", "bf16", "fp16")
+AUTO = "auto"
+"""Stands for the precision that suits a device, where a person chooses; an encoder key never has it."""
 PREPROCESSING_VERSION = 1
 PLUGINS = "scanomaly.encoders"
 """The group of entry points by which another package brings an encoder: see `worker/encoding/plugins.py`."""

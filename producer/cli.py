@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..models.encoders import DEFAULT_ENCODER, OFFLINE_ENCODER, PRECISIONS, EncoderSpec, parse_encoder
+from ..models.encoders import AUTO, DEFAULT_ENCODER, OFFLINE_ENCODER, PRECISIONS, EncoderSpec, parse_encoder
 from ..models.errors import JobStateError, ReportError, ScanomalyError
 from ..models.settings import Settings
 from ..models.states import JobState, Priority
@@ -36,7 +36,7 @@ _OPEN = click.option("--open", "open_it", is_flag=True, help="Open the report in
 
 def _encoder_options(function: _Function) -> _Function:
     for option in (
-        click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True),
+        click.option("--precision", type=click.Choice([*PRECISIONS, AUTO]), default="fp32", show_default=True),
         click.option(
             "--weights",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -128,7 +128,7 @@ def run(
         if resume is not None:
             status = resume_job(resume, store, settings, make_display(), device)
         else:
-            request = _request(source or "", settings, **options)
+            request = _request(source or "", settings, device=device, **options)
             prepared = _prepare(request, settings)
             _require_encoder(request.encoder, device, fetch=True)
             status = run_job(prepared, store, settings, make_display(), device)
@@ -416,7 +416,8 @@ def doctor(as_json: bool, **options: Any) -> int:
     """Tell what works here: disk, store, broker, worker, device, encoder."""
     from .doctor import run_checks
 
-    checks = run_checks(Settings.from_environment(), _encoder(**options))
+    settings = Settings.from_environment()
+    checks = run_checks(settings, _encoder(settings.device, **options)[0])
     if as_json:
         _print_json({"ok": all(c.ok for c in checks), "checks": [vars(check) for check in checks]})
     else:
@@ -425,8 +426,14 @@ def doctor(as_json: bool, **options: Any) -> int:
     return 0 if all(check.ok for check in checks) else 1
 
 
-def _encoder(encoder: str, weights: Path | None, precision: str) -> EncoderSpec:
-    return parse_encoder(encoder, weights, precision)
+def _encoder(device: str, encoder: str, weights: Path | None, precision: str) -> tuple[EncoderSpec, dict[str, str]]:
+    """An encoder, and a note where its precision was chosen here: a job has one, whoever takes its batches."""
+    notes = {}
+    if precision == AUTO:
+        from .local import suitable_precision
+
+        precision, notes["encoder"] = suitable_precision(device)
+    return parse_encoder(encoder, weights, precision), notes
 
 
 def _request(
@@ -441,13 +448,15 @@ def _request(
     priority: str,
     follow_links: bool,
     rehash: bool,
-    **encoder: Any,
+    device: str | None = None,
+    **options: Any,
 ) -> "Request":
     from .submit import Request
 
+    encoder, notes = _encoder(device or settings.device, **options)
     return Request(
         source,
-        _encoder(**encoder),
+        encoder,
         normal,
         anomaly,
         labels_file,
@@ -456,6 +465,7 @@ def _request(
         Priority(priority),
         follow_links,
         rehash,
+        notes,
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..models.encoders import EncoderSpec
+from ..models.encoders import OFFLINE_ENCODER, EncoderSpec, parse_encoder
 from ..models.errors import (
     BrokerUnreachableError,
     EncoderError,
@@ -225,6 +225,20 @@ def ask_worker(encoder: EncoderSpec, device: str | None = None, fetch: bool = Fa
     except json.JSONDecodeError:
         raise EncoderError(f"the worker's side does not answer (exit code {done.returncode})") from None
     return answer
+
+
+def suitable_precision(device: str) -> tuple[str, str]:
+    """The precision that suits a device of this machine, and a sentence that says so.
+
+    Raises:
+        EncoderError: there is no such device, or no worker is installed here that would know.
+    """
+    answer = ask_worker(parse_encoder(OFFLINE_ENCODER), device)
+    if answer["precision"] is None:
+        raise EncoderError(answer["error"])
+    return answer[
+        "precision"
+    ], f"--precision auto took {answer['precision']}: the device here is {answer['device']}"
 
 
 def needs_hub(encoder: EncoderSpec) -> bool:

@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     torch, open_clip: versions, or null
     device: `cpu`, or `cuda:0` and the product's name, or null
+    precision: what suits the device, or null
     encoder_key: or null
     weights: `ok` (they are on this machine), `path` (or null), `detail` (one sentence)
     remarks: sentences for who chose the encoder
@@ -45,6 +46,7 @@ def examine(options: argparse.Namespace) -> dict[str, Any]:
         "torch": _version("torch"),
         "open_clip": _version("open_clip_torch"),
         "device": None,
+        "precision": None,
         "encoder_key": None,
         "weights": {"ok": False, "path": None, "detail": "Not looked at."},
         "remarks": [],
@@ -73,6 +75,7 @@ def _fill(document: dict[str, Any], options: argparse.Namespace) -> None:
     encoder = _import_encoder()
     device = options.device or settings.device
     document["device"] = encoder.describe_device(device)
+    document["precision"] = encoder.best_precision(device)
     document["remarks"] = [note for note in [encoder.remark(spec)] if note]
     document["weights"] = _weights(spec, encoder, options.fetch, settings.hub_seconds)
     if options.load:

@@ -231,3 +231,12 @@ def test_a_command_imports_only_what_it_needs(
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "scanomaly" in imported
     assert not imported & (HEAVY | spared)
+
+
+def test_the_precision_that_suits_the_device_is_chosen_and_said(scanomaly: Scanomaly, drawn: Path) -> None:
+    done = scanomaly("submit", drawn, *OFFLINE, "--precision", "auto")
+    sentence = "--precision auto took fp32: the device here is cpu"
+    assert f"Note: {sentence}" in done.stderr
+    status = scanomaly.json("status", done.stdout.strip())
+    assert status["notes"]["encoder"] == sentence
+    assert "/fp32/" in status["encoder_key"]

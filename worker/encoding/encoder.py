@@ -279,6 +279,21 @@ def describe_device(device: str = "auto") -> str:
     return f"{where} {torch.cuda.get_device_name(where)}" if where.type == "cuda" else str(where)
 
 
+def best_precision(device: str = "auto") -> str:
+    """The fastest precision that suits a device: `fp32` but on CUDA.
+
+    There it is `bf16`, whose range is float32's, where the device computes in it, else `fp16`.
+
+    Raises:
+        EncoderError: there is no such device.
+    """
+    where = _choose_device(device)
+    if where.type != "cuda":
+        return "fp32"
+    with torch.cuda.device(where):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
 def cuda_devices() -> list[str]:
     """torch's names of all CUDA devices of this machine."""
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
