@@ -55,7 +55,7 @@ def store(url: str) -> Iterator[Store]:
 
 def add_job(store: Store, job_id: str = "abcdef", batch_size: int = 2) -> str:
     job = NewJob(job_id, "./scans", "/scans", "/reports/abcdef", OFFLINE, batch_size, {"labels": "by folder"})
-    store.add_job(job, SCANS, [IgnoredFile("notes.txt", "not an image by its ending")])
+    store.submissions.add(job, SCANS, [IgnoredFile("notes.txt", "not an image by its ending")])
     return job_id
 
 
@@ -331,7 +331,7 @@ def hand_over(store: Store, job_id: str = "abcdef") -> list[int]:
 
 def test_a_job_has_few_calls_on_their_way_and_more_with_more_workers(store: Store) -> None:
     job = NewJob("abcdef", ".", "/scans", "/r", OFFLINE, 1)
-    store.add_job(job, [FoundScan(f"{number}.png") for number in range(30)])
+    store.submissions.add(job, [FoundScan(f"{number}.png") for number in range(30)])
     assert hand_over(store) == [1, 2, 3, 4]
     assert hand_over(store) == []
     batch = store.batches.begin(1, "w1")
@@ -345,7 +345,7 @@ def test_a_job_has_few_calls_on_their_way_and_more_with_more_workers(store: Stor
 
 def test_two_callers_never_get_the_same_call(store: Store) -> None:
     job = NewJob("abcdef", ".", "/scans", "/r", OFFLINE, 1)
-    store.add_job(job, [FoundScan(f"{number}.png") for number in range(40)])
+    store.submissions.add(job, [FoundScan(f"{number}.png") for number in range(40)])
     beat(store, *(f"w{number}" for number in range(10)))
     got: list[int] = []
     threads = [threading.Thread(target=lambda: got.extend(hand_over(store))) for _ in range(6)]
@@ -431,7 +431,7 @@ def test_a_duty_is_taken_by_one_at_a_time(store: Store) -> None:
 
 def test_a_split_batch_is_two_halves_and_its_late_result_is_ignored(store: Store) -> None:
     job = NewJob("abcdef", ".", "/scans", "/r", OFFLINE, 5)
-    store.add_job(job, SCANS)
+    store.submissions.add(job, SCANS)
     whole = store.batches.begin(1, "w1")
     assert whole is not None
     store.batches.split(whole)
