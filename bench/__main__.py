@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import batches, embedding, precision
+from . import batches, embedding, precision, submit
 from .table import RESULTS, Row, save, table
 
 _IMAGES = Path(__file__).parents[2] / "shared" / "data" / "brain-mri"
@@ -48,11 +48,17 @@ def _precision(options: argparse.Namespace) -> Iterator[Row]:
         yield from precision.changes(options.images, options.model, weights, others, options.device)
 
 
+def _submit(options: argparse.Namespace) -> Iterator[Row]:
+    for database in ("sqlite", "postgres"):
+        yield from submit.rows(options.files, database)
+
+
 GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "end-to-end": _end_to_end,
     "large": _large,
     "batches": _batches,
     "precision": _precision,
+    "submit": _submit,
 }
 
 
@@ -69,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--precisions", type=lambda text: text.split(","), default=["fp32", "bf16"])
     parser.add_argument("--large", type=int, default=48, help="how many large JPEG, and half as many PNG")
     parser.add_argument("--side", type=int, default=2000, help="of a large image, in pixels")
+    parser.add_argument("--files", type=int, default=1_000_000, help="how many are submitted")
     parser.add_argument("--model", default="ViT-B-32", help="of open_clip; its weights are drawn")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for the file with the results")
     options = parser.parse_args(arguments)
