@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import aggregate, batches, embedding, precision, scaling, startup
+from . import aggregate, batches, embedding, precision, scaling, startup, submit
 from .table import RESULTS, Row, save, table
 
 _IMAGES = Path(__file__).parents[2] / "shared" / "data" / "brain-mri"
@@ -62,11 +62,18 @@ def _startup(options: argparse.Namespace) -> Iterator[Row]:
     yield from startup.rows(options.images, 2 * options.rounds)
 
 
+def _submit(options: argparse.Namespace) -> Iterator[Row]:
+    for database in ("sqlite", "postgres"):
+        for files in options.files:
+            yield from submit.rows(files, database)
+
+
 GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "end-to-end": _end_to_end,
     "large": _large,
     "batches": _batches,
     "precision": _precision,
+    "submit": _submit,
     "aggregate": _aggregate,
     "scaling": _scaling,
     "startup": _startup,
@@ -86,6 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--precisions", type=lambda text: text.split(","), default=["fp32", "bf16"])
     parser.add_argument("--large", type=int, default=48, help="how many large JPEG, and half as many PNG")
     parser.add_argument("--side", type=int, default=2000, help="of a large image, in pixels")
+    parser.add_argument("--files", type=_numbers, default=[100_000, 1_000_000], help="of a job to be submitted")
     parser.add_argument("--vectors", type=_numbers, default=[100_000, 1_000_000], help="of a job to be scored")
     parser.add_argument("--sleepers", type=int, default=3200, help="scans for the encoder that sleeps")
     parser.add_argument("--sleep", type=float, default=0.02, help="its seconds for each")

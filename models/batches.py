@@ -81,11 +81,11 @@ class Batches:
             return calls
 
     def open_jobs(self) -> tuple[list[str], list[str]]:
-        """The jobs being embedded that have pending batches, and those that have no batch left to do."""
+        """The jobs being embedded that have pending batches, and the whole ones that have no batch left to do."""
         pending = func.count().filter(BatchRow.state == BatchState.PENDING)
         unfinished = func.count().filter(BatchRow.state != BatchState.DONE)
         query = (
-            select(JobRow.id, pending, unfinished)
+            select(JobRow.id, pending, unfinished, JobRow.submitter_beat_at.is_(None))
             .join(BatchRow, BatchRow.job_id == JobRow.id)
             .where(JobRow.state == JobState.EMBEDDING)
             .group_by(JobRow.id)
@@ -93,7 +93,8 @@ class Batches:
         )
         with self._database.read() as session:
             rows = session.execute(query).all()
-        return [job for job, waiting, _ in rows if waiting], [job for job, _, left in rows if not left]
+        waiting = [job for job, count, _, _ in rows if count]
+        return waiting, [job for job, _, left, whole in rows if whole and not left]
 
     def waiting(self, batch_id: int) -> WaitingBatch | None:
         """What is to be known of a batch before it is begun; None when there is nothing to begin."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .background import repeating
 from .errors import BrokerUnreachableError, StoreUnreachableError
 from .store import Store
+from .submissions import ABANDONED_SECONDS
 from .workers import LOST_SECONDS
 
 if TYPE_CHECKING:  # who has a queue has loaded Celery
@@ -112,6 +113,9 @@ class Reconciler:
         if now - self._in_touch_since > LOST_SECONDS:
             for name in self._store.workers.release_lost():
                 logger.warning("worker %s is lost: its work goes to others", name)
+        if now - self._in_touch_since > ABANDONED_SECONDS:
+            for job_id in self._store.submissions.fail_abandoned():
+                logger.warning("the submitter of job %s is lost: it failed", job_id)
         try:
             sent = reconcile(self._store, self._queue)
         except BrokerUnreachableError as error:

@@ -9,8 +9,7 @@ from .encoders import EncoderSpec
 from .states import FailureKind, JobState, Label, Priority
 
 
-@dataclass(frozen=True)
-class FoundScan:
+class FoundScan(NamedTuple):
     """A scan as discovery finds it: `path` is relative to the job's root, with `/` between its parts."""
 
     path: str
@@ -58,6 +57,8 @@ class Job:
     normal: int
     anomaly: int
     ignored: int
+    whole: bool
+    """Whether all of it is in the store. While it is not, the four numbers above grow."""
     created_at: datetime
     finished_at: datetime | None
     error: str | None

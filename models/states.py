@@ -35,7 +35,7 @@ class JobState(StrEnum):
 #: From a state to the states that may follow it. `retry` is what leads out of an ended state.
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.EMBEDDING: frozenset({JobState.PAUSED, JobState.SCORING, JobState.FAILED, JobState.CANCELLED}),
-    JobState.PAUSED: frozenset({JobState.EMBEDDING, JobState.CANCELLED}),
+    JobState.PAUSED: frozenset({JobState.EMBEDDING, JobState.FAILED, JobState.CANCELLED}),
     JobState.SCORING: frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED}),
     JobState.DONE: frozenset({JobState.EMBEDDING}),
     JobState.FAILED: frozenset({JobState.EMBEDDING}),

@@ -1,4 +1,4 @@
-"""The store: jobs here, the rest in `batches.py`, `files.py`, `scores.py` and `workers.py`.
+"""The store: jobs here; `submissions.py`, `batches.py`, `files.py`, `scores.py` and `workers.py` have the rest.
 
 No query is anywhere else.
 
@@ -7,12 +7,11 @@ what exactly, is read here.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import ColumnElement, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from .batches import Batches, add_batch, call_off
@@ -20,11 +19,12 @@ from .database import Database, changed_rows
 from .encoders import EncoderSpec
 from .errors import JobNotFoundError, JobStateError
 from .files import Files
-from .records import FoundScan, IgnoredFile, Job, NewJob, Progress
+from .records import Job, Progress
 from .scores import Scores
 from .settings import Settings
-from .states import JOB_TRANSITIONS, BatchState, JobState, Label, Priority, ScanState
-from .tables import BatchRow, EmbeddingRow, IgnoredRow, JobRow, ScanRow
+from .states import JOB_TRANSITIONS, BatchState, JobState, Priority, ScanState
+from .submissions import Submissions
+from .tables import BatchRow, EmbeddingRow, JobRow, ScanRow
 from .workers import Workers, alive_names
 
 _PAGE = 2000
@@ -35,7 +35,7 @@ _Query: TypeAlias = Select[*tuple[Any, ...]]
 
 
 class Store:
-    """Jobs; `batches`, `files`, `scores` and `workers`. Safe to use from several threads and processes.
+    """Jobs; `submissions`, `batches`, `files`, `scores` and `workers`. For several threads and processes.
 
     Every method raises StoreUnreachableError when the database cannot be used.
     """
@@ -43,6 +43,7 @@ class Store:
     def __init__(self, url: str, upgrade: bool = False) -> None:
         """Open a store: see `Database`."""
         self._database = Database(url, upgrade)
+        self.submissions = Submissions(self._database)
         self.batches = Batches(self._database)
         self.files = Files(self._database)
         self.scores = Scores(self._database)
@@ -66,42 +67,6 @@ class Store:
         self._database.close()
 
     # --- the producer's side -------------------------------------------------------------------------------
-
-    def add_job(self, job: NewJob, scans: Sequence[FoundScan], ignored: Sequence[IgnoredFile] = ()) -> None:
-        """Write a job with its scans, cut into batches of `job.batch_size`, in one transaction."""
-        labels = [scan.label for scan in scans]
-        with self._database.write() as session:
-            session.add(
-                JobRow(
-                    id=job.id,
-                    state=JobState.EMBEDDING,
-                    source=job.source,
-                    root=job.root,
-                    report_folder=job.report_folder,
-                    encoder=asdict(job.encoder),
-                    encoder_key=job.encoder.key,
-                    priority=job.priority,
-                    follow_links=job.follow_links,
-                    rehash=job.rehash,
-                    notes=dict(job.notes),
-                    scans=len(scans),
-                    normal=labels.count(Label.NORMAL),
-                    anomaly=labels.count(Label.ANOMALY),
-                    ignored=len(ignored),
-                    created_at=datetime.now(UTC),
-                )
-            )
-            session.flush()
-            for group in _groups(scans, job.batch_size):
-                batch_id = add_batch(session, job.id, len(group))
-                rows = [
-                    {"job_id": job.id, "batch_id": batch_id, "path": scan.path, "label": scan.label}
-                    | {"state": ScanState.PENDING}
-                    for scan in group
-                ]
-                session.execute(insert(ScanRow), rows)
-            for page in _groups(ignored, _PAGE):
-                session.execute(insert(IgnoredRow), [{"job_id": job.id} | asdict(file) for file in page])
 
     def find_job(self, prefix: str) -> Job:
         """The job whose id is `prefix`, or begins with it.
@@ -185,6 +150,8 @@ class Store:
                     JobState.PAUSED: f"paused: `scanomaly resume {job_id}` takes it up again",
                 }.get(JobState(row.state), "still running")
                 raise JobStateError(f"job {job_id} is {hint}")
+            if row.submitter_beat_at is not None:
+                raise JobStateError(f"job {job_id} was never whole: submit it again")
             failed = session.scalars(
                 select(ScanRow.id)
                 .where(ScanRow.job_id == job_id, ScanRow.state == ScanState.FAILED)
@@ -215,7 +182,7 @@ class Store:
             return session.scalar(query) is not None
 
     def begin_scoring(self, job_id: str) -> bool:
-        """Move a job on when its last batch is done.
+        """Move a job on when it is whole and its last batch is done.
 
         Call it after the batch's commit: inside that transaction, two workers with the last two batches would
         each see the other's as unfinished.
@@ -227,7 +194,12 @@ class Store:
         with self._database.write() as session:
             statement = (
                 update(JobRow)
-                .where(JobRow.id == job_id, JobRow.state == JobState.EMBEDDING, ~unfinished.exists())
+                .where(
+                    JobRow.id == job_id,
+                    JobRow.state == JobState.EMBEDDING,
+                    JobRow.submitter_beat_at.is_(None),
+                    ~unfinished.exists(),
+                )
                 .values(state=JobState.SCORING, queued_at=self._database.now(session), worker=None)
             )
             return changed_rows(session, statement) == 1
@@ -349,6 +321,7 @@ def _job(row: JobRow) -> Job:
         normal=row.normal,
         anomaly=row.anomaly,
         ignored=row.ignored,
+        whole=row.submitter_beat_at is None,
         created_at=row.created_at,
         finished_at=row.finished_at,
         error=row.error,

@@ -57,6 +57,8 @@ class JobRow(Base):
     normal: Mapped[int]
     anomaly: Mapped[int]
     ignored: Mapped[int]
+    submitter_beat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When its submitter was last heard of, by the database's clock; None from when the job is whole."""
     worker: Mapped[str | None] = mapped_column(String(100))
     """Who scores it now."""
     queued_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -4,9 +4,9 @@ import json
 import sys
 import traceback
 import webbrowser
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -119,7 +119,7 @@ def run(
     Scanomaly draws itself.
     """
     from .run import resume_job, run_job
-    from .watch import make_display
+    from .watch import make_counter, make_display
 
     if (source is None) == (resume is None):
         raise click.UsageError("give a SOURCE, or --resume JOB")
@@ -129,9 +129,10 @@ def run(
             status = resume_job(resume, store, settings, make_display(), device)
         else:
             request = _request(source or "", settings, device=device, **options)
-            prepared = _prepare(request, settings)
+            prepared = _prepare(request, settings, quiet=as_json)
             _require_encoder(request.encoder, device, fetch=True)
-            status = run_job(prepared, store, settings, make_display(), device)
+            storing = make_counter("Stored", quiet=as_json)
+            status = run_job(prepared, store, settings, make_display(), device, lambda _job, files: storing(files))
     return _finish(status, as_json, open_it)
 
 
@@ -160,18 +161,30 @@ def submit(source: str, as_json: bool, **options: Any) -> int:
     """Queue a job for the workers, and print its id."""
     from .local import call_workers
     from .submit import store_job
+    from .watch import make_counter
 
     settings = Settings.from_environment()
-    prepared = _prepare(_request(source, settings, **options), settings)
+    prepared = _prepare(_request(source, settings, **options), settings, quiet=as_json)
+    storing = make_counter("Stored", quiet=as_json)
+    said: list[str] = []
     if settings.broker_url is None:
         _require_encoder(prepared.request.encoder)  # the workers are on this machine too
+
+    def stored(job_id: str, files: int) -> None:
+        if not as_json and not said:
+            click.echo(job_id)  # at once: it can be watched and cancelled, whatever the broker says
+            said.append(job_id)
+        storing(files)
+
     with _store(settings) as store:
-        job = store_job(prepared, store, settings)
-        if not as_json:
-            click.echo(job.id)  # at once: the job is stored, whatever the broker says
-        _say_notes(call_workers(settings, store, job.id))
-        if as_json:
-            _print_json(job_status(store, job.id).to_json())
+        job = store_job(prepared, store, settings, partial(call_workers, settings, store), stored)
+        if job.whole:
+            _say_notes(call_workers(settings, store, job.id))
+        status = job_status(store, job.id)
+    if as_json:
+        _print_json(status.to_json())
+    if not job.whole and status.error is not None:
+        raise status.error
     return 0
 
 
@@ -243,7 +256,7 @@ def jobs(limit: int, as_json: bool) -> int:
         return 0
     for status in found:
         when = status.job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
-        done = f"{status.finished_scans}/{status.job.scans}"
+        done = f"{status.finished_scans}/{status.total}"
         state = "stalled" if status.stalled else status.job.state
         click.echo(_plain(f"{status.job.id}  {state:<9}  {done:>13}  {when}  {status.job.source}"))
     if not found:
@@ -469,10 +482,11 @@ def _request(
     )
 
 
-def _prepare(request: "Request", settings: Settings) -> "Prepared":
+def _prepare(request: "Request", settings: Settings, quiet: bool = False) -> "Prepared":
     from .submit import prepare
+    from .watch import make_counter
 
-    prepared = prepare(request, settings)
+    prepared = prepare(request, settings, make_counter("Found", quiet))
     _say_notes(prepared.notes[key] for key in ("source", "encoder") if key in prepared.notes)
     for line in _found_lines(prepared):
         click.echo(_plain(line), err=True)
@@ -493,11 +507,11 @@ def _say_notes(notes: Iterable[str]) -> None:
 
 
 def _found_lines(prepared: "Prepared") -> Iterator[str]:
-    scans, ignored = prepared.labelled.scans, prepared.found.ignored
-    counts = Counter(scan.label for scan in scans)
-    parts = [f"{counts[label]} {label or 'unlabelled'}" for label in sorted(counts, key=str, reverse=True)]
-    yield f"Found {len(scans)} images ({', '.join(parts)}, {len(ignored)} ignored): {prepared.labelled.note}"
-    for reason, count in Counter(file.reason for file in ignored).most_common():
+    labels, ignored = prepared.counts.labels, prepared.counts.ignored
+    parts = [f"{labels[label]} {label or 'unlabelled'}" for label in sorted(labels, key=str, reverse=True)]
+    found = f"{labels.total()} images ({', '.join(parts)}, {ignored.total()} ignored)"
+    yield f"Found {found}: {prepared.notes['labels']}"
+    for reason, count in ignored.most_common():
         yield f"  ignored, {reason}: {count}"
 
 

@@ -1,75 +1,129 @@
-"""Finds the scans of a folder or of a list of paths, and counts what is not one."""
+"""Finds the scans of a folder or of a list of paths, and tells what is not one.
 
+A source can be walked several times, and keeps no paths: there may be millions.
+"""
+
+import hashlib
 import os
+import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Protocol, TypeAlias
 
 from ..models.errors import SourceError, UsageError
-from ..models.records import IgnoredFile
 from ..models.reports import is_report
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"})
 
+Entry: TypeAlias = tuple[str, str | None]
+"""A path below a source's root, with `/` between its parts, and why it is ignored, or None for a scan."""
 
-@dataclass(frozen=True)
-class Found:
-    """The scans' paths below `root`, in a stable order, and the files that are none.
 
-    A path is relative to `root`, with `/` between its parts.
-    """
+class Source(Protocol):
+    """Where scans are."""
 
+    name: str
+    """What messages call it."""
     root: Path
-    paths: tuple[str, ...]
-    ignored: tuple[IgnoredFile, ...]
+    """The absolute folder that the scans' paths are relative to."""
+
+    def walk(self) -> Iterator[Entry]:
+        """Look again, and yield what is there in a stable order; no path twice."""
 
 
-def find_in_folder(folder: Path, follow_links: bool = False) -> Found:
-    """Walk a folder.
+class Folder:
+    """A folder of scans.
 
     Entries come in the order of their names' code points, folder by folder. A link to a folder is followed; a
     folder that was walked already is not walked again, so loops end.
-
-    Args:
-        folder: the folder. It may be a symbolic link itself.
-        follow_links: whether symbolic links may lead out of it; else those that do are ignored.
-
-    Raises:
-        UsageError: the folder is not there, is a file, or cannot be read.
-        SourceError: it holds no image.
     """
-    root = Path(os.path.abspath(folder))
-    if not root.is_dir():
-        what = "is a file: give its folder" if root.exists() else "is not there"
-        raise UsageError(f"{folder} {what}")
-    try:
-        os.scandir(root).close()
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be read ({error.strerror})") from None
-    return _sort_out(folder, root, _walk(root, root, set(), _Border(root, follow_links)))
+
+    def __init__(self, folder: Path, follow_links: bool = False) -> None:
+        """Take a folder.
+
+        Args:
+            folder: the folder. It may be a symbolic link itself.
+            follow_links: whether symbolic links may lead out of it; else those that do are ignored.
+
+        Raises:
+            UsageError: the folder is not there, is a file, or cannot be read.
+        """
+        self.name = str(folder)
+        self.root = Path(os.path.abspath(folder))
+        self._follow_links = follow_links
+        if not self.root.is_dir():
+            what = "is a file: give its folder" if self.root.exists() else "is not there"
+            raise UsageError(f"{folder} {what}")
+        try:
+            os.scandir(self.root).close()
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be read ({error.strerror})") from None
+
+    def walk(self) -> Iterator[Entry]:
+        return _walk(self.root, "", set(), _Border(self.root, self._follow_links))
 
 
-def find_in_list(lines: Iterable[str], follow_links: bool = False) -> Found:
-    """Take paths, one a line, in their order; relative ones start at the current folder.
+class PathList:
+    """Paths, one a line, in their order; relative ones start at the current folder.
 
-    A path whose file is not there stays in the list: it will fail as `missing`, and nothing is lost.
-
-    Args:
-        lines: the paths.
-        follow_links: whether symbolic links may lead out of the folder that the paths have in common; else those
-            that do are ignored.
-
-    Raises:
-        SourceError: the list has no image.
+    A path whose file is not there stays in the list: it will fail as `missing`, and nothing is lost. The paths are
+    kept in a temporary file.
     """
-    paths = [Path(os.path.abspath(line.rstrip("\r\n"))) for line in lines if line.strip()]
-    if not paths:
-        raise SourceError("the list on standard input is empty: give one path a line")
-    root = Path(os.path.commonpath([path.parent for path in paths]))
-    unique = dict.fromkeys(path.relative_to(root).as_posix() for path in paths)
-    border = _Border(root, follow_links)
-    reasons = (_ignore_reason(Path(path).name) or border.reason(root / path) for path in unique)
-    return _sort_out("the list on standard input", root, zip(unique, reasons, strict=True))
+
+    def __init__(self, lines: Iterable[str], follow_links: bool = False) -> None:
+        """Take a list.
+
+        Args:
+            lines: the paths.
+            follow_links: whether symbolic links may lead out of the folder that the paths have in common; else
+                those that do are ignored.
+
+        Raises:
+            SourceError: the list is empty.
+        """
+        self.name = "the list on standard input"
+        self._follow_links = follow_links
+        self._file = _temporary_file(self)
+        root = ""
+        for path in _unique(os.path.abspath(line.rstrip("\r\n")) for line in lines if line.strip()):
+            self._file.write(path + "\n")
+            folder = _folder_of(path)
+            if folder != root:
+                root = os.path.commonpath([folder, root or folder])
+        if not root:
+            raise SourceError(f"{self.name} is empty: give one path a line")
+        self.root = Path(root)
+
+    def walk(self) -> Iterator[Entry]:
+        border = _Border(self.root, self._follow_links)
+        begin = len(str(self.root).rstrip("/")) + 1
+        self._file.seek(0)
+        for line in self._file:
+            path = line.removesuffix("\n")
+            yield _entry(path[begin:], _ignore_reason(path) or border.reason(path))
+
+
+def _temporary_file(owner: object) -> IO[str]:
+    """A file for lines, which is gone when its owner is."""
+    file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogateescape", newline="\n")  # noqa: SIM115
+    weakref.finalize(owner, file.close)
+    return file
+
+
+def _folder_of(path: str) -> str:
+    """Of an absolute path; `Path` would be slow a million times."""
+    return path[: path.rfind("/")] or "/"
+
+
+def _unique(paths: Iterable[str]) -> Iterator[str]:
+    """Each path once. A digest takes less room than a path."""
+    seen: set[bytes] = set()
+    for path in paths:
+        digest = hashlib.blake2b(os.fsencode(path), digest_size=16).digest()
+        if digest not in seen:
+            seen.add(digest)
+            yield path
 
 
 class _Border:
@@ -78,90 +132,97 @@ class _Border:
     def __init__(self, root: Path, follow_links: bool) -> None:
         self._real_root = os.path.realpath(root)
         self._follow_links = follow_links
-        self._inside: dict[Path, bool] = {}
+        self._inside: dict[str, bool] = {}
 
-    def reason(self, path: Path) -> str | None:
-        """Why a path is ignored whose real path is outside, or None."""
-        if self._follow_links or (self._is_inside(path) if path.is_symlink() else self._has_folder(path)):
+    def reason(self, path: str) -> str | None:
+        """Why an absolute path is ignored whose real path is outside, or None."""
+        if self._follow_links or (self._is_inside(path) if Path(path).is_symlink() else self._has_folder(path)):
             return None
         return "a link that leads out of the folder: --follow-links takes it"
 
-    def _has_folder(self, path: Path) -> bool:
+    def _has_folder(self, path: str) -> bool:
         """Whether the folder of a path is inside: asked once a folder, not once a file."""
-        if path.parent not in self._inside:
-            self._inside[path.parent] = self._is_inside(path.parent)
-        return self._inside[path.parent]
+        folder = _folder_of(path)
+        if folder not in self._inside:
+            self._inside[folder] = self._is_inside(folder)
+        return self._inside[folder]
 
-    def _is_inside(self, path: Path) -> bool:
+    def _is_inside(self, path: str) -> bool:
         try:
             return Path(os.path.realpath(path)).is_relative_to(self._real_root)
         except ValueError:  # a NUL in its name: no file has one, and it will fail as a scan
             return True
 
 
-def _sort_out(name: Path | str, root: Path, entries: Iterable[tuple[str, str | None]]) -> Found:
-    paths: list[str] = []
-    ignored: list[IgnoredFile] = []
-    for path, reason in entries:
-        if reason is None:
-            paths.append(path)
-        else:
-            ignored.append(IgnoredFile(_printable(path), reason))
-    if not paths:
-        endings = "JPEG, PNG, BMP, TIFF or WebP"
-        also = f" among its {len(ignored)} files" if ignored else ""
-        raise SourceError(f"{name} holds no image{also}: Scanomaly reads {endings} files, in sub-folders too")
-    return Found(root, tuple(paths), tuple(ignored))
-
-
-def _walk(
-    root: Path, folder: Path, walked: set[tuple[int, int]], border: _Border
-) -> Iterator[tuple[str, str | None]]:
-    """Yield (relative path, why it is ignored or None) for what is in a folder and below it."""
-    here = folder.relative_to(root)
+def _walk(root: Path, here: str, walked: set[tuple[int, int]], border: _Border) -> Iterator[Entry]:
+    """Yield what is in the folder `here` and below it: a path below `root`, or nothing for `root` itself."""
+    folder = root / here
     try:
         status = folder.stat()
         identity = (status.st_dev, status.st_ino)
         if identity in walked:
-            yield here.as_posix(), "a folder that was walked already (symbolic link)"
+            yield _entry(here, "a folder that was walked already (symbolic link)")
             return
         walked.add(identity)
-        with os.scandir(folder) as scanner:
-            entries = sorted(scanner, key=lambda entry: entry.name)
+        names, links, folders = _list(folder)
     except OSError as error:
-        yield here.as_posix(), f"a folder that cannot be read ({error.strerror})"
+        yield _entry(here or ".", f"a folder that cannot be read ({error.strerror})")
         return
     if is_report(folder):
-        yield here.as_posix(), "a report of an earlier job"
+        yield _entry(here or ".", "a report of an earlier job")
         return
-    for entry in entries:
-        path = (here / entry.name).as_posix()
-        if entry.name.startswith("."):
-            yield path, "hidden"
+    for name in names:
+        path = f"{here}/{name}" if here else name
+        if name.startswith("."):
+            yield _entry(path, "hidden")
         # Only a link can lead out: a folder below one that stays inside is inside.
-        elif entry.is_symlink() and (reason := border.reason(folder / entry.name)):
-            yield path, reason
-        elif _is_folder(entry):
-            yield from _walk(root, folder / entry.name, walked, border)
+        elif name in links and (reason := border.reason(str(root / path))):
+            yield _entry(path, reason)
+        elif name in folders or (name in links and _is_folder(root / path)):
+            yield from _walk(root, path, walked, border)
         else:
-            yield path, _ignore_reason(entry.name)
+            yield _entry(path, _ignore_reason(path))
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _list(folder: Path) -> tuple[list[str], set[str], set[str]]:
+    """The names in a folder, sorted; and which of them are links, which are folders.
+
+    Not the entries of `scandir`: a folder may hold a million, and they take several times as much memory.
+    """
+    names: list[str] = []
+    links: set[str] = set()
+    folders: set[str] = set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            names.append(entry.name)
+            if entry.is_symlink():
+                links.add(entry.name)
+            elif entry.is_dir():
+                folders.add(entry.name)
+    names.sort()
+    return names, links, folders
+
+
+def _is_folder(path: Path) -> bool:
     try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
+        return path.is_dir()
+    except OSError:  # it cannot be asked
         return False
 
 
-def _ignore_reason(name: str) -> str | None:
-    if _printable(name) != name:
+def _ignore_reason(path: str) -> str | None:
+    if not path.isascii() and _printable(path) != path:
         return "its name is not valid UTF-8"
+    name = path[path.rfind("/") + 1 :]
     if name.startswith("."):
         return "hidden"
-    if Path(name).suffix.lower() not in IMAGE_ENDINGS:
+    if name[name.rfind(".") :].lower() not in IMAGE_ENDINGS:
         return "not an image by its ending"
     return None
+
+
+def _entry(path: str, reason: str | None) -> Entry:
+    return path if reason is None else _printable(path), reason
 
 
 def _printable(path: str) -> str:

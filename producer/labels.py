@@ -2,16 +2,13 @@
 
 import csv
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from ..models.errors import UsageError
-from ..models.records import FoundScan
 from ..models.states import Label
-from .discover import Found
 
 _WORDS = {
     Label.NORMAL: ("no", "normal", "good", "healthy"),
@@ -26,60 +23,94 @@ _HOW_TO_NAME_THEM = (
 )
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """The scans with their labels, and one sentence about how they got them."""
+class Labels(ABC):
+    """A rule that labels scans by their paths below a root."""
 
-    scans: tuple[FoundScan, ...]
-    note: str
+    @abstractmethod
+    def label(self, path: str) -> Label | None:
+        """The label of a scan.
 
-    def count(self, label: Label | None) -> int:
-        return sum(scan.label == label for scan in self.scans)
+        Raises:
+            UsageError: the rule contradicts itself.
+        """
+
+    def check(self, scans: Callable[[], Iterable[str]], normal: int, count: int) -> None:
+        """Find out whether the rule was right, once it has labelled all scans.
+
+        Args:
+            scans: their paths once more, for a message.
+            normal: how many of them are normal.
+            count: how many there are.
+
+        Raises:
+            UsageError: a part of the rule matched nothing, or no scan is normal.
+        """
+        self._check_parts(scans, count)
+        if normal == 0:
+            raise UsageError(f"none of the {count} images is known to be normal: {_HOW_TO_NAME_THEM}")
+
+    @abstractmethod
+    def _check_parts(self, scans: Callable[[], Iterable[str]], count: int) -> None:
+        """Raises UsageError when a part of the rule matched nothing."""
+
+    @property
+    @abstractmethod
+    def note(self) -> str:
+        """One sentence about how the scans that were labelled so far got their labels."""
 
 
-def label_scans(
-    found: Found, normal: Sequence[str] = (), anomaly: Sequence[str] = (), labels_file: Path | None = None
-) -> Labelled:
-    """Label the scans.
+def make_labels(
+    root: Path, normal: Sequence[str] = (), anomaly: Sequence[str] = (), labels_file: Path | None = None
+) -> Labels:
+    """The rule that the options make.
 
     Args:
-        found: the scans.
+        root: the folder that the scans' paths are relative to.
         normal: globs on the path or the name, or sub-folders.
         anomaly: the same for anomalies.
         labels_file: a CSV file with the columns `path` and `label`.
 
     Raises:
-        UsageError: a rule matches nothing, two rules disagree, the file is not as it should be, or no scan is
-            normal.
+        UsageError: they exclude each other, or the file is not as it should be.
     """
     if labels_file is not None and (normal or anomaly):
         raise UsageError("--labels and --normal/--anomaly exclude each other: give one or the other")
     if labels_file is not None:
-        labelled = _by_file(found, labels_file)
-    elif normal or anomaly:
-        labelled = _by_patterns(found, normal, anomaly)
-    else:
-        labelled = _by_folders(found)
-    if labelled.count(Label.NORMAL) == 0:
-        raise UsageError(f"none of the {len(found.paths)} images is known to be normal: {_HOW_TO_NAME_THEM}")
-    return labelled
+        return _ByFile(root, labels_file)
+    if normal or anomaly:
+        return _ByPatterns(root, normal, anomaly)
+    return _ByFolders()
 
 
-def _by_patterns(found: Found, normal: Sequence[str], anomaly: Sequence[str]) -> Labelled:
-    labels: dict[str, Label] = {}
-    for label, patterns in ((Label.NORMAL, normal), (Label.ANOMALY, anomaly)):
-        for pattern in patterns:
-            matches = _matcher(found.root, pattern)
-            hits = [path for path in found.paths if matches(path)]
-            if not hits:
-                raise UsageError(f"--{label} {pattern} matches none of the {len(found.paths)} images")
-            for path in hits:
-                if labels.setdefault(path, label) != label:
+class _ByPatterns(Labels):
+    def __init__(self, root: Path, normal: Sequence[str], anomaly: Sequence[str]) -> None:
+        self._patterns = [
+            (label, f"--{label} {pattern}", _matcher(root, pattern))
+            for label, patterns in ((Label.NORMAL, normal), (Label.ANOMALY, anomaly))
+            for pattern in patterns
+        ]
+        self._used: set[str] = set()
+
+    def label(self, path: str) -> Label | None:
+        found: Label | None = None
+        for label, option, matches in self._patterns:
+            if matches(path):
+                self._used.add(option)
+                if found not in (None, label):
                     raise UsageError(
                         f"{path} is normal by --normal and an anomaly by --anomaly: narrow one of them"
                     )
-    options = [f"--normal {pattern}" for pattern in normal] + [f"--anomaly {pattern}" for pattern in anomaly]
-    return _labelled(found, labels.get, "labels from " + " ".join(options))
+                found = label
+        return found
+
+    def _check_parts(self, scans: Callable[[], Iterable[str]], count: int) -> None:
+        for _, option, _ in self._patterns:
+            if option not in self._used:
+                raise UsageError(f"{option} matches none of the {count} images")
+
+    @property
+    def note(self) -> str:
+        return "labels from " + " ".join(option for _, option, _ in self._patterns)
 
 
 def _matcher(root: Path, pattern: str) -> Callable[[str], bool]:
@@ -99,42 +130,74 @@ def _below_root(root: Path, pattern: str) -> str | None:
     return None
 
 
-def _by_folders(found: Found) -> Labelled:
+class _ByFolders(Labels):
     """The nearest folder with a known name decides."""
-    taken: Counter[str] = Counter()
 
-    def label(path: str) -> Label | None:
-        for part in reversed(PurePosixPath(path).parts[:-1]):
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+        self._last: tuple[str, Label | None] = ("", None)
+
+    def label(self, path: str) -> Label | None:
+        folder = path[: path.rfind("/") + 1]
+        if folder != self._last[0]:  # scans come folder by folder
+            self._last = (folder, self._label_of(folder))
+        return self._last[1]
+
+    def _label_of(self, folder: str) -> Label | None:
+        for part in reversed(folder.split("/")):
             if part.lower() in _LABEL_OF_WORD:
-                taken[part] += 1
+                self._used.add(part)
                 return _LABEL_OF_WORD[part.lower()]
         return None
 
-    scans = tuple(FoundScan(path, label(path)) for path in found.paths)
-    folders = [f"{name}/ as {_LABEL_OF_WORD[name.lower()]}" for name in sorted(taken)]
-    return Labelled(scans, "labels from the folders' names: " + (", ".join(folders) or "none known"))
+    def _check_parts(self, scans: Callable[[], Iterable[str]], count: int) -> None:
+        pass  # a known name need not be there
+
+    @property
+    def note(self) -> str:
+        folders = [f"{name}/ as {_LABEL_OF_WORD[name.lower()]}" for name in sorted(self._used)]
+        return "labels from the folders' names: " + (", ".join(folders) or "none known")
 
 
-def _by_file(found: Found, file: Path) -> Labelled:
-    known = set(found.paths)
-    labels: dict[str, Label | None] = {}
-    for line, path, text in _read_labels(file):
-        relative = _below(found.root, path)
-        if relative not in known:
-            raise UsageError(f"{file}, line {line}: {path} is none of the {len(known)} images under {found.root}")
-        label = _read_label(text, f"{file}, line {line}")
-        if labels.setdefault(relative, label) != label:
-            raise UsageError(f"{file}, line {line}: {path} has another label further up")
-    return _labelled(found, labels.get, f"labels from {file.name}")
+class _ByFile(Labels):
+    def __init__(self, root: Path, file: Path) -> None:
+        self._root = root
+        self._file = file
+        self._labels: dict[str, Label | None] = {}
+        self._found = 0
+        for line, path, text in _read_labels(file):
+            label = _read_label(text, f"{file}, line {line}")
+            if self._labels.setdefault(_below(root, path), label) != label:
+                raise UsageError(f"{file}, line {line}: {path} has another label further up")
+
+    def label(self, path: str) -> Label | None:
+        self._found += path in self._labels
+        return self._labels.get(path)
+
+    def _check_parts(self, scans: Callable[[], Iterable[str]], count: int) -> None:
+        if self._found == len(self._labels):
+            return
+        unknown = self._labels.keys() - scans()
+        for line, path, _ in _read_labels(self._file):
+            if _below(self._root, path) in unknown:
+                raise UsageError(
+                    f"{self._file}, line {line}: {path} is none of the {count} images under {self._root}"
+                )
+
+    @property
+    def note(self) -> str:
+        return f"labels from {self._file.name}"
 
 
-def _read_labels(file: Path) -> list[tuple[int, str, str]]:
+def _read_labels(file: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield the number of each line, its path and its label."""
     try:
         with open(file, encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
             if not {"path", "label"} <= set(reader.fieldnames or ()):
                 raise UsageError(f"{file}: its first line must name the columns path,label")
-            return [(reader.line_num, row["path"] or "", row["label"] or "") for row in reader]
+            for row in reader:
+                yield reader.line_num, row["path"] or "", row["label"] or ""
     except OSError as error:
         raise UsageError(f"{file} cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -153,7 +216,3 @@ def _read_label(text: str, where: str) -> Label | None:
 def _below(root: Path, path: str) -> str:
     absolute = Path(os.path.normpath(root / path))
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else path
-
-
-def _labelled(found: Found, label: Callable[[str], Label | None], note: str) -> Labelled:
-    return Labelled(tuple(FoundScan(path, label(path)) for path in found.paths), note)

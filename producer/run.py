@@ -1,8 +1,7 @@
 """One job from its source to its report, on this machine: submit, one worker, watch."""
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 
 from ..models.errors import JobStateError, StoppedError
 from ..models.queue import Queue
@@ -11,6 +10,7 @@ from ..models.records import Job
 from ..models.settings import Settings
 from ..models.store import Store
 from .broker import EmbeddedBroker
+from .interrupt import sigterm_as_interrupt
 from .local import WorkerProcess, broker
 from .status import JobStatus, job_status
 from .submit import Prepared, store_job
@@ -18,15 +18,32 @@ from .watch import Display, follow
 
 
 def run_job(
-    prepared: Prepared, store: Store, settings: Settings, display: Display, device: str | None = None
+    prepared: Prepared,
+    store: Store,
+    settings: Settings,
+    display: Display,
+    device: str | None = None,
+    stored: Callable[[str, int], None] = lambda _job, _files: None,
 ) -> JobStatus:
     """Store a job and do it here.
 
+    Args:
+        prepared: the job.
+        store: the store.
+        settings: the settings.
+        display: is told how far the job is.
+        device: where the encoder should run.
+        stored: see `store_job`.
+
     Raises:
-        StoppedError: Ctrl-C or SIGTERM; the job stays as it is.
+        StoppedError: Ctrl-C or SIGTERM; a job that was whole stays as it is.
         ScanomalyError: the broker or the worker does not start, or dies.
     """
-    return _run(lambda: store_job(prepared, store, settings), store, settings, display, device)
+
+    def job_of(call: Callable[[str], object]) -> Job:
+        return store_job(prepared, store, settings, call, stored)
+
+    return _run(job_of, store, settings, display, device)
 
 
 def resume_job(
@@ -43,22 +60,27 @@ def resume_job(
         raise JobStateError(f"job {status.job.id} is {status.job.state}: `scanomaly retry` takes up a failed job")
     if status.job.state.ended:
         return status
-    return _run(lambda: status.job, store, settings, display, device)
+    return _run(lambda _: status.job, store, settings, display, device)
 
 
 def _run(
-    job_of: Callable[[], Job], store: Store, settings: Settings, display: Display, device: str | None
+    job_of: Callable[[Callable[[str], object]], Job],
+    store: Store,
+    settings: Settings,
+    display: Display,
+    device: str | None,
 ) -> JobStatus:
     job: Job | None = None
+    call = partial(send_calls, store, Queue(settings))
     try:
         with (
-            _sigterm_as_interrupt(),
+            sigterm_as_interrupt(),
             broker(settings, store) as embedded,
             WorkerProcess(settings, device) as worker,
         ):
-            job = job_of()
+            job = job_of(call)
             store.unpause(job.id)
-            send_calls(store, Queue(settings), job.id)
+            call(job.id)
             return _follow(store, job.id, display, worker, embedded, settings.store_seconds)
     except KeyboardInterrupt:
         if job is None:
@@ -86,17 +108,3 @@ def _follow(
     except KeyboardInterrupt:
         display.say("Stopping after the running batch; Ctrl-C again stops at once")
         raise
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM would end this process without stopping what it started."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

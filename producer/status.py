@@ -40,6 +40,16 @@ class JobStatus:
         return None
 
     @property
+    def submitting(self) -> bool:
+        """Whether more scans are still to come."""
+        return not self.job.whole and not self.job.state.ended
+
+    @property
+    def total(self) -> str:
+        """How many scans the job has, for a person."""
+        return f"{self.job.scans}{' or more' if self.submitting else ''}"
+
+    @property
     def finished_scans(self) -> int:
         return self.progress.embedded + self.progress.failed
 
@@ -54,7 +64,7 @@ class JobStatus:
     @property
     def eta_seconds(self) -> float | None:
         """How long the embedding will take at this speed; None when that is not known, or over."""
-        if self.job.state != JobState.EMBEDDING or not self.images_per_second:
+        if self.job.state != JobState.EMBEDDING or self.submitting or not self.images_per_second:
             return None
         return (self.job.scans - self.finished_scans) / self.images_per_second
 
@@ -82,6 +92,7 @@ class JobStatus:
             "schema_version": SCHEMA_VERSION,
             "job": job.id,
             "state": job.state.value,
+            "submitting": self.submitting,
             "source": job.source,
             "root": job.root,
             "encoder_key": job.encoder.key,
@@ -133,7 +144,7 @@ def status_lines(status: JobStatus) -> list[str]:
         f"Job       {job.id}  {job.state}" + (f": {status.standstill}" if status.standstill else ""),
         f"Source    {job.source}",
         f"Encoder   {job.encoder.key}",
-        f"Scans     {job.scans}: {job.normal} normal, {job.anomaly} anomaly; {job.ignored} other files ignored",
+        f"Scans     {status.total}: {job.normal} normal, {job.anomaly} anomaly; {job.ignored} other files ignored",
         f"Progress  {progress.embedded} embedded, {progress.failed} failed, "
         f"{job.scans - status.finished_scans} to go" + speed_text(status, "; "),
     ]

@@ -4,20 +4,30 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from ..models.background import repeating
 from ..models.encoders import EncoderSpec
-from ..models.errors import ReportError
-from ..models.records import Job, NewJob
+from ..models.errors import BrokerUnreachableError, ReportError, SourceError, StoppedError, StoreUnreachableError
+from ..models.patience import patiently
+from ..models.records import FoundScan, IgnoredFile, Job, NewJob
 from ..models.reports import check_replaceable
 from ..models.settings import Settings
-from ..models.states import Priority
+from ..models.states import Label, Priority
 from ..models.store import Store
 from .datasets import is_dataset, resolve
-from .discover import Found, find_in_folder, find_in_list
-from .labels import Labelled, label_scans
+from .discover import Folder, PathList, Source
+from .interrupt import sigterm_as_interrupt
+from .labels import Labels, make_labels
+
+_PART_FILES = 5000
+"""Files in one transaction: SQLite lets nobody else write meanwhile."""
+_BEAT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -42,17 +52,31 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """What a source holds: scans by label, other files by why they are ignored."""
+
+    labels: Counter[Label | None]
+    ignored: Counter[str]
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """A request whose source was found and labelled. Nothing is stored yet."""
+    """A request whose source was looked through, and whose labels are right. Nothing is stored yet."""
 
     request: Request
-    found: Found
-    labelled: Labelled
+    source: Source
+    labels: Labels
+    counts: Counts
     notes: dict[str, str]
 
 
-def prepare(request: Request, settings: Settings) -> Prepared:
-    """Find and label the scans.
+def prepare(request: Request, settings: Settings, counted: Callable[[int], None] = lambda _: None) -> Prepared:
+    """Find the scans, and check their labels. Keeps no paths: `store_job` looks again.
+
+    Args:
+        request: what is asked for.
+        settings: the settings.
+        counted: told now and then how many files were found.
 
     Raises:
         UsageError, SourceError, DatasetError: the source or the labels are not as they should be.
@@ -61,28 +85,97 @@ def prepare(request: Request, settings: Settings) -> Prepared:
     notes = dict(request.notes)
     if request.out is not None:
         check_report_folder(request.out, is_ours=settings.broker_url is None)
+    source = _open_source(request, settings, notes)
+    labels = make_labels(source.root, request.normal, request.anomaly, request.labels_file)
+    counts = _count(source, labels, counted)
+    scans = counts.labels.total()
+    if scans == 0:
+        raise _no_image(source, counts.ignored.total())
+    labels.check(lambda: _scans(source), counts.labels[Label.NORMAL], scans)
+    return Prepared(request, source, labels, counts, notes | {"labels": labels.note})
+
+
+def _open_source(request: Request, settings: Settings, notes: dict[str, str]) -> Source:
     if request.source == "-":
-        found = find_in_list(sys.stdin, request.follow_links)
-    elif is_dataset(request.source):
-        dataset = resolve(request.source, settings)
-        if dataset.note:
-            notes["source"] = f"{notes['source']}; {dataset.note}" if "source" in notes else dataset.note
-        found = find_in_folder(dataset.folder, request.follow_links)
-    else:
-        found = find_in_folder(Path(request.source).expanduser(), request.follow_links)
-    labelled = label_scans(found, request.normal, request.anomaly, request.labels_file)
-    return Prepared(request, found, labelled, notes | {"labels": labelled.note})
+        return PathList(sys.stdin, request.follow_links)
+    if not is_dataset(request.source):
+        return Folder(Path(request.source).expanduser(), request.follow_links)
+    dataset = resolve(request.source, settings)
+    if dataset.note:
+        notes["source"] = f"{notes['source']}; {dataset.note}" if "source" in notes else dataset.note
+    return Folder(dataset.folder, request.follow_links)
 
 
-def store_job(prepared: Prepared, store: Store, settings: Settings) -> Job:
-    """Write the job. From here on nothing of it can be lost: any worker will find it."""
+def _count(source: Source, labels: Labels, counted: Callable[[int], None]) -> Counts:
+    counts = Counts(Counter(), Counter())
+    for number, (path, reason) in enumerate(source.walk(), 1):
+        if reason is None:
+            counts.labels[labels.label(path)] += 1
+        else:
+            counts.ignored[reason] += 1
+        if number % _PART_FILES == 0:
+            counted(number)
+    return counts
+
+
+def _scans(source: Source) -> Iterator[str]:
+    return (path for path, reason in source.walk() if reason is None)
+
+
+def _no_image(source: Source, others: int) -> SourceError:
+    endings = "JPEG, PNG, BMP, TIFF or WebP"
+    also = f" among its {others} files" if others else ""
+    return SourceError(f"{source.name} holds no image{also}: Scanomaly reads {endings} files, in sub-folders too")
+
+
+def store_job(
+    prepared: Prepared,
+    store: Store,
+    settings: Settings,
+    call: Callable[[str], object],
+    stored: Callable[[str, int], None] = lambda _job, _files: None,
+) -> Job:
+    """Write the job, in parts when it is large. Of one that is whole nothing can be lost: any worker will find it.
+
+    The source is looked through once more, and what is found now counts: files may have come or gone.
+
+    Args:
+        prepared: what to write.
+        store: the store.
+        settings: the settings.
+        call: tells the workers of a job's batches, while the job is being written; may fail.
+        stored: told after each part the job's id, and how many files are in the store.
+
+    Returns:
+        The job. It is not whole if it was cancelled or failed in the meantime.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM; what was stored has failed.
+        UsageError, SourceError: what is found now is not as it should be; what was stored has failed.
+        StoreUnreachableError: the store was away for too long.
+    """
+    job = _new_job(prepared, settings)
+    try:
+        with sigterm_as_interrupt():
+            _store_parts(prepared, job, store, settings.store_seconds, call, stored)
+    except KeyboardInterrupt:
+        if not _abandon(store, job, "its submission was stopped before it was whole"):
+            raise
+        raise StoppedError(f"stopped before job {job.id} was whole: submit it again") from None
+    except Exception as error:
+        _abandon(store, job, f"its submission broke off ({error})")
+        raise
+    return store.find_job(job.id)
+
+
+def _new_job(prepared: Prepared, settings: Settings) -> NewJob:
     request = prepared.request
     job_id = secrets.token_hex(5)
     folder = request.out or settings.home / "reports" / job_id
-    job = NewJob(
+    return NewJob(
         id=job_id,
         source=request.source,
-        root=str(prepared.found.root),
+        root=str(prepared.source.root),
         report_folder=os.path.abspath(folder),
         encoder=request.encoder,
         batch_size=request.batch_size,
@@ -91,8 +184,75 @@ def store_job(prepared: Prepared, store: Store, settings: Settings) -> Job:
         follow_links=request.follow_links,
         rehash=request.rehash,
     )
-    store.add_job(job, prepared.labelled.scans, prepared.found.ignored)
-    return store.find_job(job_id)
+
+
+def _store_parts(
+    prepared: Prepared,
+    job: NewJob,
+    store: Store,
+    store_seconds: float,
+    call: Callable[[str], object],
+    stored: Callable[[str, int], None],
+) -> None:
+    parts = _parts(prepared.source, prepared.labels, job.batch_size)
+    first = next(parts)
+    store.submissions.add(job, first.scans, first.ignored, whole=first.last)
+    done = first.files
+    stored(job.id, done)
+    if first.last:
+        return
+    with repeating(_BEAT_SECONDS, partial(_beat, store, job.id, call)):
+        for part in parts:
+            add = partial(store.submissions.add, job, part.scans, part.ignored, after=done, whole=part.last)
+            if not patiently(store_seconds, add):
+                return
+            done += part.files
+            stored(job.id, done)
+
+
+def _beat(store: Store, job_id: str, call: Callable[[str], object]) -> None:
+    # What workers were not told now they are told later.
+    with suppress(StoreUnreachableError, BrokerUnreachableError):
+        store.submissions.beat(job_id)
+        call(job_id)
+
+
+@dataclass(frozen=True)
+class _Part:
+    scans: list[FoundScan]
+    ignored: list[IgnoredFile]
+    last: bool
+
+    @property
+    def files(self) -> int:
+        return len(self.scans) + len(self.ignored)
+
+
+def _parts(source: Source, labels: Labels, batch_size: int) -> Iterator[_Part]:
+    """Cut what a source holds into parts of whole batches."""
+    scans: list[FoundScan] = []
+    ignored: list[IgnoredFile] = []
+    found = 0
+    for path, reason in source.walk():
+        ready = len(scans) - len(scans) % batch_size
+        if ready + len(ignored) >= _PART_FILES:
+            yield _Part(scans[:ready], ignored, last=False)
+            scans, ignored = scans[ready:], []
+        if reason is None:
+            scans.append(FoundScan(path, labels.label(path)))
+            found += 1
+        else:
+            ignored.append(IgnoredFile(path, reason))
+    if found == 0:
+        raise _no_image(source, len(ignored))
+    yield _Part(scans, ignored, last=True)
+
+
+def _abandon(store: Store, job: NewJob, reason: str) -> bool:
+    """False where nothing is to be given up, or the store is away: then the job fails by itself, a minute later."""
+    with suppress(StoreUnreachableError):
+        return store.submissions.abandon(job.id, reason)
+    return False
 
 
 def check_report_folder(folder: Path, is_ours: bool) -> None:

@@ -15,6 +15,7 @@ from .status import JobStatus, job_status, speed_text
 _POLL_SECONDS = 0.3
 _LINE_SECONDS = 10.0
 _HINT_SECONDS = 5.0
+_COUNT_SECONDS = 2.0
 
 
 class Display(Protocol):
@@ -85,6 +86,19 @@ def make_display() -> Display:
     return _Bar() if sys.stderr.isatty() else _Lines()
 
 
+def make_counter(what: str, quiet: bool = False) -> Callable[[int], None]:
+    """Says on a terminal, now and then, how many files have been dealt with; nothing when that is quick."""
+    last = time.monotonic()
+
+    def count(files: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _COUNT_SECONDS:
+            last = time.monotonic()
+            print(f"{what} {files} files so far", file=sys.stderr, flush=True)  # noqa: T201
+
+    return count if sys.stderr.isatty() and not quiet else lambda _files: None
+
+
 class _Bar:
     def __init__(self) -> None:
         self._bar: tqdm[None] | None = None
@@ -92,6 +106,7 @@ class _Bar:
     def update(self, status: JobStatus) -> None:
         if self._bar is None:
             self._bar = tqdm(total=status.job.scans, unit="img", file=sys.stderr, dynamic_ncols=True)
+        self._bar.total = status.job.scans  # which grows while the job is being submitted
         self._bar.set_description_str(_STAGES[status.job.state], refresh=False)
         self._bar.update(status.finished_scans - self._bar.n)
         self._bar.refresh()
@@ -117,7 +132,7 @@ class _Lines:
         new_stage = self._last is None or self._last[0] != seen[0]
         if new_stage or (self._last != seen and now - self._last_at >= _LINE_SECONDS):
             self._last, self._last_at = seen, now
-            self.say(f"{_STAGES[seen[0]]}: {seen[1]} of {status.job.scans} images{speed_text(status, ', ')}")
+            self.say(f"{_STAGES[seen[0]]}: {seen[1]} of {status.total} images{speed_text(status, ', ')}")
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -27,7 +27,7 @@ def fill(
     found = [FoundScan(f"{n % 7}/scan {n}.png", (Label.NORMAL, Label.ANOMALY)[n % 2]) for n in range(scans)]
     left_out = [IgnoredFile(f"{n}.txt", "not an image by its ending") for n in range(ignored)]
     store = Store(url)
-    store.add_job(NewJob(job_id, ".", "/scans", str(report), encoder, BATCH), found, left_out)
+    store.submissions.add(NewJob(job_id, ".", "/scans", str(report), encoder, BATCH), found, left_out)
     store.close()
     engine = create_engine(url)
     with engine.connect() as connection:

@@ -70,7 +70,7 @@ def store(settings: Settings) -> Iterator[Store]:
 
 def add_job(store: Store, job_id: str = "abcdef", scans: int = 3) -> None:
     job = NewJob(job_id, ".", "/scans", "/reports", OFFLINE, 1, priority=Priority.LOW)
-    store.add_job(job, [FoundScan(f"{number}.png") for number in range(scans)])
+    store.submissions.add(job, [FoundScan(f"{number}.png") for number in range(scans)])
 
 
 def finish_all(store: Store, job_id: str = "abcdef") -> None:

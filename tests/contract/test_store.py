@@ -18,7 +18,7 @@ from scanomaly.models.errors import JobNotFoundError, JobStateError, SchemaError
 from scanomaly.models.records import FileState, FoundScan, IgnoredFile, NewJob, ScanResult, ScorePage
 from scanomaly.models.states import FailureKind, JobState, Label, Priority
 from scanomaly.models.store import Store
-from scanomaly.models.tables import Base, WorkerRow
+from scanomaly.models.tables import Base, JobRow, WorkerRow
 
 OFFLINE = parse_encoder("efficientnet_lite0")
 SCANS = [
@@ -39,7 +39,7 @@ def store(url: str) -> Iterator[Store]:
 
 def add_job(store: Store, job_id: str = "abcdef", batch_size: int = 2) -> str:
     job = NewJob(job_id, "./scans", "/scans", "/reports/abcdef", OFFLINE, batch_size, {"labels": "by folder"})
-    store.add_job(job, SCANS, [IgnoredFile("notes.txt", "not an image by its ending")])
+    store.submissions.add(job, SCANS, [IgnoredFile("notes.txt", "not an image by its ending")])
     return job_id
 
 
@@ -330,7 +330,7 @@ def hand_over(store: Store, job_id: str = "abcdef") -> list[int]:
 
 def test_a_job_has_few_calls_on_their_way_and_more_with_more_workers(store: Store) -> None:
     job = NewJob("abcdef", ".", "/scans", "/r", OFFLINE, 1)
-    store.add_job(job, [FoundScan(f"{number}.png") for number in range(30)])
+    store.submissions.add(job, [FoundScan(f"{number}.png") for number in range(30)])
     assert hand_over(store) == [1, 2, 3, 4]
     assert hand_over(store) == []
     batch = store.batches.begin(1, "w1")
@@ -344,7 +344,7 @@ def test_a_job_has_few_calls_on_their_way_and_more_with_more_workers(store: Stor
 
 def test_two_callers_never_get_the_same_call(store: Store) -> None:
     job = NewJob("abcdef", ".", "/scans", "/r", OFFLINE, 1)
-    store.add_job(job, [FoundScan(f"{number}.png") for number in range(40)])
+    store.submissions.add(job, [FoundScan(f"{number}.png") for number in range(40)])
     beat(store, *(f"w{number}" for number in range(10)))
     got: list[int] = []
     threads = [threading.Thread(target=lambda: got.extend(hand_over(store))) for _ in range(6)]
@@ -430,7 +430,7 @@ def test_a_duty_is_taken_by_one_at_a_time(store: Store) -> None:
 
 def test_a_split_batch_is_two_halves_and_its_late_result_is_ignored(store: Store) -> None:
     job = NewJob("abcdef", ".", "/scans", "/r", OFFLINE, 5)
-    store.add_job(job, SCANS)
+    store.submissions.add(job, SCANS)
     whole = store.batches.begin(1, "w1")
     assert whole is not None
     store.batches.split(whole)
@@ -521,6 +521,102 @@ def test_a_scoring_whose_call_is_nowhere_is_missed_once(store: Store) -> None:
     assert [job.id for job in store.missed_scorings(set(), older_than=60)] == ["abcdef"]
 
 
+PARTS = NewJob("parts", ".", "/scans", "/r", OFFLINE, 2)
+OTHERS = [IgnoredFile("notes.txt", "not an image by its ending")]
+
+
+def submitter_stops(url: str) -> None:
+    """As if all submitters had been silent for two minutes."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        late = update(JobRow).where(JobRow.submitter_beat_at.is_not(None))
+        connection.execute(late.values(submitter_beat_at=datetime.now(UTC) - timedelta(seconds=120)))
+    engine.dispose()
+
+
+def test_a_job_that_comes_in_parts_is_embedded_meanwhile_and_scored_when_it_is_whole(store: Store) -> None:
+    assert store.submissions.add(PARTS, SCANS[:2], OTHERS, whole=False)
+    job = store.find_job("parts")
+    assert (job.whole, job.scans, job.normal, job.anomaly, job.ignored) == (False, 2, 2, 0, 1)
+    assert hand_over(store, "parts") == [1]
+    embed_all(store, "parts")
+    assert store.batches.open_jobs() == ([], [])
+    assert not store.begin_scoring("parts")
+    assert store.submissions.add(PARTS, SCANS[2:], after=3)
+    job = store.find_job("parts")
+    assert (job.whole, job.scans, job.normal, job.anomaly, job.ignored) == (True, 5, 2, 1, 1)
+    assert not store.begin_scoring("parts")
+    batches = [store.batches.begin(batch_id, "w1") for batch_id in store.batches.unfinished("parts")]
+    assert [[scan.path for scan in batch.scans] for batch in batches if batch] == [
+        ["yes/c.png", "d.png"],
+        ["e\n'\".png"],
+    ]
+    embed_all(store, "parts")
+    assert [id for page in store.scores.vectors("parts") for id in page.scan_ids] == [1, 2, 3, 4, 5]
+    assert store.batches.open_jobs() == ([], ["parts"])
+    assert store.begin_scoring("parts")
+
+
+def test_a_part_is_written_once_however_often_it_is_sent(store: Store) -> None:
+    for _ in range(2):
+        assert store.submissions.add(PARTS, SCANS[:2], OTHERS, whole=False)
+    for _ in range(2):
+        assert store.submissions.add(PARTS, SCANS[2:], after=3)
+    job = store.find_job("parts")
+    assert (job.whole, job.scans, job.ignored, store.progress("parts").batches) == (True, 5, 1, 3)
+    embed_all(store, "parts")
+    store.begin_scoring("parts")
+    store.finish_job("parts", {})
+    assert store.submissions.add(PARTS, SCANS[2:], after=3)
+    assert store.find_job("parts").scans == 5
+
+
+def test_a_job_that_ended_takes_no_more_parts(store: Store) -> None:
+    store.submissions.add(PARTS, SCANS[:2], whole=False)
+    store.cancel("parts")
+    assert not store.submissions.add(PARTS, SCANS[2:], after=2)
+    job = store.find_job("parts")
+    assert (job.state, job.whole, job.scans) == (JobState.CANCELLED, False, 2)
+    assert not store.submissions.abandon("parts", "stopped")
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_job_whose_submitter_died_fails_and_has_to_be_submitted_again(
+    store: Store, url: str, paused: bool
+) -> None:
+    add_job(store)
+    store.submissions.add(PARTS, SCANS[:2], whole=False)
+    if paused:
+        store.pause("parts")
+    assert store.submissions.fail_abandoned() == []
+    submitter_stops(url)
+    store.submissions.beat("parts")
+    store.submissions.beat("abcdef")
+    store.submissions.beat("none")
+    assert store.submissions.fail_abandoned() == []
+    submitter_stops(url)
+    assert store.submissions.fail_abandoned() == ["parts"]
+    assert store.submissions.fail_abandoned() == []
+    job = store.find_job("parts")
+    assert (job.state, job.whole) == (JobState.FAILED, False)
+    assert "submit it again" in str(job.error)
+    assert job.finished_at is not None
+    with pytest.raises(JobStateError, match="never whole: submit it again"):
+        store.reopen("parts", 2)
+    other = store.find_job("abcdef")
+    assert (other.state, other.whole) == (JobState.EMBEDDING, True)
+
+
+def test_a_submitter_gives_up_what_is_not_whole(store: Store) -> None:
+    add_job(store)
+    assert not store.submissions.abandon("abcdef", "stopped")
+    assert not store.submissions.abandon("none", "stopped")
+    store.submissions.add(PARTS, SCANS[:2], whole=False)
+    assert store.submissions.abandon("parts", "stopped")
+    assert store.find_job("parts").error == "stopped; submit it again: what is embedded is not embedded twice"
+    assert store.find_job("abcdef").state == JobState.EMBEDDING
+
+
 def migrate(url: str, version: str) -> None:
     from alembic import command
     from alembic.config import Config
@@ -568,6 +664,7 @@ def test_a_store_with_rows_is_upgraded_when_it_is_asked_for(url: str) -> None:
     assert store.schema_before == "0001"
     job = store.find_job("old")
     assert (job.state, job.priority, job.follow_links) == (JobState.EMBEDDING, Priority.NORMAL, True)
+    assert job.whole
     assert hand_over(store, "old") == [1]
     batch = store.batches.begin(1, "w1")
     assert batch is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scanomaly.models.errors import SourceError, UsageError
-from scanomaly.producer.discover import Found, find_in_folder, find_in_list
+from scanomaly.producer.discover import Folder, PathList, Source
 
 
 def touch(root: Path, *names: str) -> None:
@@ -16,15 +16,19 @@ def touch(root: Path, *names: str) -> None:
         path.write_bytes(b"x")
 
 
-def reasons(found: Found) -> dict[str, str]:
-    return {file.path: file.reason for file in found.ignored}
+def scans(source: Source) -> tuple[str, ...]:
+    return tuple(path for path, reason in source.walk() if reason is None)
+
+
+def ignored(source: Source) -> dict[str, str]:
+    return {path: reason for path, reason in source.walk() if reason is not None}
 
 
 def test_images_of_all_formats_in_a_stable_order(tmp_path: Path) -> None:
     names = ["b/2.PNG", "a.jpg", "b/10.tiff", "Z.JPeG", "ü/ä ö.webp", "c.bmp", "b/x.tif", "b/x.png", "b.jpeg"]
     touch(tmp_path, *names)
-    found = find_in_folder(tmp_path)
-    assert found.paths == (
+    source = Folder(tmp_path)
+    assert scans(source) == (
         "Z.JPeG",
         "a.jpg",
         "b/10.tiff",
@@ -35,15 +39,15 @@ def test_images_of_all_formats_in_a_stable_order(tmp_path: Path) -> None:
         "c.bmp",
         "ü/ä ö.webp",
     )
-    assert found.ignored == ()
-    assert find_in_folder(tmp_path) == found
+    assert ignored(source) == {}
+    assert list(source.walk()) == list(Folder(tmp_path).walk())
 
 
 def test_what_is_no_scan_is_listed_with_its_reason(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", ".hidden.png", ".git/b.png", "notes.txt", "README", "c.png.part", "x.gif")
-    found = find_in_folder(tmp_path)
-    assert found.paths == ("a.png",)
-    assert reasons(found) == {
+    source = Folder(tmp_path)
+    assert scans(source) == ("a.png",)
+    assert ignored(source) == {
         ".git": "hidden",
         ".hidden.png": "hidden",
         "README": "not an image by its ending",
@@ -53,13 +57,21 @@ def test_what_is_no_scan_is_listed_with_its_reason(tmp_path: Path) -> None:
     }
 
 
+NOT_UTF8 = ("b\\udcff.png", "c\\udcff/b\\udcff.png", "c\\udcff/d.png")
+
+
 def test_a_name_that_is_not_utf8_is_listed(tmp_path: Path) -> None:
     touch(tmp_path, "a.png")
-    with open(os.fsencode(tmp_path) + b"/b\xff.png", "wb"):
-        pass
-    found = find_in_folder(tmp_path)
-    assert found.paths == ("a.png",)
-    assert reasons(found) == {"b\\udcff.png": "its name is not valid UTF-8"}
+    for folder in (b"/", b"/c\xff/"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + folder)).mkdir(exist_ok=True)
+        with open(os.fsencode(tmp_path) + folder + b"b\xff.png", "wb"):
+            pass
+    touch(Path(os.fsdecode(os.fsencode(tmp_path) + b"/c\xff")), "d.png")
+    source = Folder(tmp_path)
+    assert scans(source) == ("a.png",)
+    assert ignored(source) == dict.fromkeys(NOT_UTF8, "its name is not valid UTF-8")
+    paths = [str(path) for path in sorted(tmp_path.rglob("*.png"))]
+    assert ignored(PathList(paths)) == ignored(source)
 
 
 def test_link_loops_end(tmp_path: Path) -> None:
@@ -67,9 +79,9 @@ def test_link_loops_end(tmp_path: Path) -> None:
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "b" / "a").symlink_to(tmp_path / "a")
     (tmp_path / "self").symlink_to(tmp_path / "self")
-    found = find_in_folder(tmp_path)
-    assert found.paths == ("a/1.png", "b/2.png")
-    assert set(reasons(found)) == {"a/up", "b/a", "self"}
+    source = Folder(tmp_path)
+    assert scans(source) == ("a/1.png", "b/2.png")
+    assert set(ignored(source)) == {"a/up", "b/a", "self"}
 
 
 LEADS_OUT = "a link that leads out of the folder: --follow-links takes it"
@@ -82,10 +94,10 @@ def test_links_that_lead_out_are_followed_on_demand_only(tmp_path: Path) -> None
     (root / "a" / "up.png").symlink_to("../../elsewhere/1.png")
     (root / "a" / "gone.png").symlink_to("../../elsewhere/gone.png")
     (root / "a" / "text.txt").symlink_to("../../elsewhere/1.png")
-    found = find_in_folder(root)
-    assert found.paths == ("2.png", "a/4.png")
-    assert reasons(found) == dict.fromkeys(("more", "a/up.png", "a/gone.png", "a/text.txt"), LEADS_OUT)
-    assert find_in_folder(root, follow_links=True).paths == (
+    source = Folder(root)
+    assert scans(source) == ("2.png", "a/4.png")
+    assert ignored(source) == dict.fromkeys(("more", "a/up.png", "a/gone.png", "a/text.txt"), LEADS_OUT)
+    assert scans(Folder(root, follow_links=True)) == (
         "2.png",
         "a/4.png",
         "a/gone.png",
@@ -103,10 +115,10 @@ def test_links_that_stay_inside_are_followed(tmp_path: Path) -> None:
     (root / "gone.png").symlink_to("a/gone.png")
     (tmp_path / "alias").symlink_to("root")
     for folder in (root, tmp_path / "alias"):
-        found = find_in_folder(folder)
-        assert found.root == folder
-        assert found.paths == ("a/1.png", "c.png", "gone.png")
-        assert reasons(found) == {"b": "a folder that was walked already (symbolic link)"}
+        source = Folder(folder)
+        assert source.root == folder
+        assert scans(source) == ("a/1.png", "c.png", "gone.png")
+        assert ignored(source) == {"b": "a folder that was walked already (symbolic link)"}
 
 
 def test_only_links_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,43 +128,38 @@ def test_only_links_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     asked: list[str] = []
     resolve = os.path.realpath
     monkeypatch.setattr(os.path, "realpath", lambda path: asked.append(str(path)) or resolve(path))
-    assert len(find_in_folder(tmp_path).paths) == 61
+    assert len(scans(Folder(tmp_path))) == 61
     assert asked == [str(tmp_path), str(tmp_path / "link.png")]
     asked.clear()
-    assert len(find_in_list(str(path) for path in tmp_path.rglob("*.png")).paths) == 61
+    assert len(scans(PathList(str(path) for path in tmp_path.rglob("*.png")))) == 61
     assert len(asked) == 5  # the root, its three folders, the link
 
 
 def test_reports_of_earlier_jobs_are_no_scans(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "out/report.json", "out/scores.csv", "out/histogram.png")
-    found = find_in_folder(tmp_path)
-    assert found.paths == ("a.png",)
-    assert reasons(found) == {"out": "a report of an earlier job"}
+    source = Folder(tmp_path)
+    assert scans(source) == ("a.png",)
+    assert ignored(source) == {"out": "a report of an earlier job"}
 
 
 def test_a_folder_that_cannot_be_a_source(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png", "texts/a.txt")
+    touch(tmp_path, "a.png")
     with pytest.raises(UsageError, match="is not there"):
-        find_in_folder(tmp_path / "none")
+        Folder(tmp_path / "none")
     with pytest.raises(UsageError, match="is a file"):
-        find_in_folder(tmp_path / "a.png")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="holds no image: "):
-        find_in_folder(tmp_path / "empty")
-    with pytest.raises(SourceError, match="among its 1 files"):
-        find_in_folder(tmp_path / "texts")
+        Folder(tmp_path / "a.png")
 
 
 def test_a_list_keeps_its_order_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "s/b.png", "s/a.png", "t/c.jpg")
     monkeypatch.chdir(tmp_path)
     lines = ["s/b.png\n", "\n", f"{tmp_path}/s/a.png\n", "t/c.jpg\r\n", "t/gone.png\n", "s/b.png\n", "t/x.txt"]
-    found = find_in_list(lines)
-    assert found.root == tmp_path
-    assert found.paths == ("s/b.png", "s/a.png", "t/c.jpg", "t/gone.png")
-    assert reasons(found) == {"t/x.txt": "not an image by its ending"}
+    source = PathList(lines)
+    assert source.root == tmp_path
+    assert scans(source) == ("s/b.png", "s/a.png", "t/c.jpg", "t/gone.png")
+    assert ignored(source) == {"t/x.txt": "not an image by its ending"}
     with pytest.raises(SourceError, match="is empty"):
-        find_in_list(["\n"])
+        PathList(["\n"])
 
 
 def test_links_of_a_list_that_lead_out(tmp_path: Path) -> None:
@@ -162,15 +169,33 @@ def test_links_of_a_list_that_lead_out(tmp_path: Path) -> None:
     (tmp_path / "s" / "gone.png").symlink_to("t/gone.png")
     names = ["a.png", "t/b.png", "link.png", "folder/1.png", "gone.png"]
     lines = [f"{tmp_path}/s/{name}" for name in names]
-    found = find_in_list(lines)
-    assert found.root == tmp_path / "s"
-    assert found.paths == ("a.png", "t/b.png", "gone.png")
-    assert reasons(found) == dict.fromkeys(("link.png", "folder/1.png"), LEADS_OUT)
-    assert find_in_list(lines, follow_links=True).paths == tuple(names)
+    source = PathList(lines)
+    assert source.root == tmp_path / "s"
+    assert scans(source) == ("a.png", "t/b.png", "gone.png")
+    assert ignored(source) == dict.fromkeys(("link.png", "folder/1.png"), LEADS_OUT)
+    assert scans(PathList(lines, follow_links=True)) == tuple(names)
 
 
 def test_a_list_stores_no_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "s/a.png", "t/b.png")
     monkeypatch.chdir(tmp_path / "s")
-    found = find_in_list(["a.png", "../t/b.png", "./../s/c.png", "nul\0/d.png"])
-    assert found.paths == ("s/a.png", "t/b.png", "s/c.png", "s/nul\0/d.png")
+    source = PathList(["a.png", "../t/b.png", "./../s/c.png", "nul\0/d.png"])
+    assert scans(source) == ("s/a.png", "t/b.png", "s/c.png", "s/nul\0/d.png")
+
+
+def test_a_source_is_looked_at_anew_each_time(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "a/2.png")
+    folder = Folder(tmp_path)
+    paths = PathList([f"{tmp_path}/a/{number}.png" for number in (2, 1, 2)])
+    assert scans(folder) == ("a/1.png", "a/2.png")
+    touch(tmp_path, "a/0.png")
+    (tmp_path / "a" / "1.png").unlink()
+    assert scans(folder) == ("a/0.png", "a/2.png")
+    for _ in range(2):
+        assert scans(paths) == ("2.png", "1.png")
+
+
+def test_a_list_from_everywhere(tmp_path: Path) -> None:
+    source = PathList(["/a.png", f"{tmp_path}/b.png", "/c/d.png"])
+    assert source.root == Path("/")
+    assert scans(source) == ("a.png", f"{tmp_path}/b.png"[1:], "c/d.png")
