@@ -94,7 +94,7 @@ def test_a_job_in_parts_is_the_job_in_one(
     assert told[-1] == 30
     assert parts.whole
     assert stored_paths(store, parts) == stored_paths(store, whole)
-    assert store.scores.ignored(parts.id) == store.ignored(whole.id)
+    assert list(store.scores.ignored(parts.id)) == list(store.scores.ignored(whole.id))
     for job in (parts, whole):
         assert (job.scans, job.normal, job.anomaly, job.ignored) == (20, 10, 10, 10)
 
