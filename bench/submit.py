@@ -85,7 +85,7 @@ def _make_files(folder: Path, count: int) -> Path:
         below = folder / ("no" if number < count / 2 else "yes") / f"{number // _A_FOLDER:05}"
         if number % _A_FOLDER == 0 or number == (count + 1) // 2:
             below.mkdir(parents=True)
-        (below / f"{number:07}.jpg").touch()
+        open(f"{below}/{number:07}.jpg", "x").close()  # `Path.touch` takes several times as long
     return folder
 
 

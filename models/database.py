@@ -78,15 +78,15 @@ class Database:
         self, session: Session, table: str, columns: Sequence[str], rows: Iterable[tuple[str | int | None, ...]]
     ) -> None:
         """Insert rows in their order, in the fastest way that the database has."""
-        connection, names = session.connection(), ", ".join(columns)
+        driver: Any = session.connection().connection.driver_connection
+        names = ", ".join(columns)
         if self.dialect == "postgresql":
-            driver: Any = connection.connection.driver_connection
             with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
                 for row in rows:
                     copy.write_row(row)
-        elif values := list(rows):
+        else:
             marks = ", ".join("?" for _ in columns)
-            connection.exec_driver_sql(f"INSERT INTO {table} ({names}) VALUES ({marks})", values)
+            driver.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
 
     def close(self) -> None:
         self._engine.dispose()

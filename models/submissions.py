@@ -73,7 +73,7 @@ class Submissions:
     def _add_scans(self, session: Session, job: NewJob, scans: Sequence[FoundScan]) -> None:
         ids, pending = _add_batches(session, job, len(scans)), ScanState.PENDING.value
         rows = (
-            (job.id, ids[number // job.batch_size], path, label and label.value, pending)
+            (job.id, ids[number // job.batch_size], path, label and str(label), pending)
             for number, (path, label) in enumerate(scans)
         )
         self._database.insert_many(session, "scans", ("job_id", "batch_id", "path", "label", "state"), rows)

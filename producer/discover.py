@@ -101,7 +101,8 @@ class PathList:
         self._file.seek(0)
         for line in self._file:
             path = line.removesuffix("\n")
-            yield _entry(path[begin:], _ignore_reason(path) or border.reason(path))
+            reason = _ignore_reason(path) or border.reason(path)
+            yield (path[begin:], None) if reason is None else _entry(path[begin:], reason)
 
 
 def _temporary_file(owner: object) -> IO[str]:
@@ -171,9 +172,10 @@ def _walk(root: Path, here: str, walked: set[tuple[int, int]], border: _Border) 
     if is_report(folder):
         yield _entry(here or ".", "a report of an earlier job")
         return
+    before = here and f"{here}/"
     for name in names:
-        path = f"{here}/{name}" if here else name
-        if name.startswith("."):
+        path = before + name
+        if name[0] == ".":
             yield _entry(path, "hidden")
         # Only a link can lead out: a folder below one that stays inside is inside.
         elif name in links and (reason := border.reason(str(root / path))):
@@ -181,7 +183,8 @@ def _walk(root: Path, here: str, walked: set[tuple[int, int]], border: _Border) 
         elif name in folders or (name in links and _is_folder(root / path)):
             yield from _walk(root, path, walked, border)
         else:
-            yield _entry(path, _ignore_reason(path))
+            reason = _ignore_reason(path)
+            yield (path, None) if reason is None else _entry(path, reason)
 
 
 def _list(folder: Path) -> tuple[list[str], set[str], set[str]]:
@@ -214,15 +217,15 @@ def _ignore_reason(path: str) -> str | None:
     if not path.isascii() and _printable(path) != path:
         return "its name is not valid UTF-8"
     name = path[path.rfind("/") + 1 :]
-    if name.startswith("."):
+    if name[:1] == ".":
         return "hidden"
     if name[name.rfind(".") :].lower() not in IMAGE_ENDINGS:
         return "not an image by its ending"
     return None
 
 
-def _entry(path: str, reason: str | None) -> Entry:
-    return path if reason is None else _printable(path), reason
+def _entry(path: str, reason: str) -> Entry:
+    return _printable(path), reason
 
 
 def _printable(path: str) -> str:

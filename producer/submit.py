@@ -25,7 +25,7 @@ from .discover import Folder, PathList, Source
 from .interrupt import sigterm_as_interrupt
 from .labels import Labels, make_labels
 
-_PART_FILES = 5000
+_PART_FILES = 10_000
 """Files in one transaction: SQLite lets nobody else write meanwhile."""
 _BEAT_SECONDS = 2.0
 
@@ -230,12 +230,13 @@ class _Part:
 
 def _parts(source: Source, labels: Labels, batch_size: int) -> Iterator[_Part]:
     """Cut what a source holds into parts of whole batches."""
+    size = -(-_PART_FILES // batch_size) * batch_size
     scans: list[FoundScan] = []
     ignored: list[IgnoredFile] = []
     found = 0
     for path, reason in source.walk():
-        ready = len(scans) - len(scans) % batch_size
-        if ready + len(ignored) >= _PART_FILES:
+        if len(scans) + len(ignored) >= size:
+            ready = len(scans) - len(scans) % batch_size
             yield _Part(scans[:ready], ignored, last=False)
             scans, ignored = scans[ready:], []
         if reason is None:
