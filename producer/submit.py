@@ -1,5 +1,6 @@
 """Puts a job into the store, and then its messages into the queue."""
 
+import gc
 import os
 import secrets
 import sys
@@ -201,6 +202,7 @@ def _store_parts(
     stored(job.id, done)
     if first.last:
         return
+    gc.freeze()  # or the collector goes through all that was imported, again and again, for a million files
     with repeating(_BEAT_SECONDS, partial(_beat, store, job.id, call)):
         for part in parts:
             add = partial(store.submissions.add, job, part.scans, part.ignored, after=done, whole=part.last)

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from PIL import Image
 
 from scanomaly.producer.sample import draw_sample
 
 COMMAND = str(Path(sys.executable).parent / "scanomaly")
+_DOCS = Path(__file__).parents[2] / "docs"
 OFFLINE = ("--encoder", "efficientnet_lite0")
 
 
@@ -127,6 +129,10 @@ def served() -> Iterator[Scanomaly]:
 def done_job(served: Scanomaly, drawn: Path) -> tuple[Scanomaly, str]:
     """A finished job, for the tests that only look at it."""
     return served, served.job(drawn, *OFFLINE)["job"]
+
+
+def check_schema(document: dict[str, Any], name: str) -> None:
+    jsonschema.validate(document, json.loads((_DOCS / f"{name}.schema.json").read_text()))
 
 
 def write_image(path: Path, size: tuple[int, int] = (64, 48), mode: str = "L") -> None:

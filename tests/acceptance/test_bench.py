@@ -35,3 +35,9 @@ def test_encoding_is_measured(brain_mri: Path, tmp_path: Path, group: str, count
     rows = bench(tmp_path, group, "--images", brain_mri, *sizes, *model)
     assert len(rows) == count
     assert all(row["measured"] > 0 and row["limit"] > 0 for row in rows)
+
+
+def test_submission_is_measured(tmp_path: Path) -> None:
+    rows = bench(tmp_path, "submit", "--files", "2000")
+    assert len(rows) == 8
+    assert all(row["measured"] > 0 and row["limit"] > 0 for row in rows)

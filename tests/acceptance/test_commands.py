@@ -2,14 +2,18 @@
 
 import json
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from .conftest import COMMAND, OFFLINE, Scanomaly, write_image
+from .conftest import COMMAND, OFFLINE, Scanomaly, check_schema, write_image
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -97,6 +101,74 @@ def test_a_job_is_submitted_without_a_broker_and_done_when_there_is_one(home: Pa
     (worker,) = user.json("workers")["workers"]
     assert worker["state"] == "stopped"
     user("workers", "--here", code=1)
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """So many files that they come in parts."""
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(100_000):
+        if number % 1000 == 0:
+            (folder / "no" / f"{number}").mkdir(parents=True)
+        (folder / "no" / f"{number // 1000 * 1000}" / f"{number}.png").touch()
+    return folder
+
+
+@contextmanager
+def submitting(user: Scanomaly, folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A job whose submitter stands still, with some of it stored. It goes on after the block."""
+    user("jobs")  # so that there is a store
+    with user.started("submit", folder, *OFFLINE) as process:
+        with closing(sqlite3.connect(user.home / "store.sqlite", timeout=0, isolation_level=None)) as connection:
+            while not (jobs := connection.execute("SELECT id FROM jobs").fetchall()):
+                assert process.poll() is None
+            while True:
+                process.send_signal(signal.SIGSTOP)
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    connection.execute("ROLLBACK")
+                    break
+                except sqlite3.OperationalError:  # it stands still in the middle of a transaction
+                    process.send_signal(signal.SIGCONT)
+                    time.sleep(0.01)
+        yield jobs[0][0], process
+        process.send_signal(signal.SIGCONT)
+
+
+def test_a_job_is_looked_at_while_it_is_submitted(scanomaly: Scanomaly, many: Path) -> None:
+    with submitting(scanomaly, many) as (job, process):
+        status = scanomaly.json("status", job)
+        check_schema(status, "status")
+        assert (status["state"], status["submitting"], status["eta_seconds"]) == ("embedding", True, None)
+        assert 0 < status["scans"]["total"] < 100_000
+        assert f"Scans     {status['scans']['total']} or more: " in scanomaly("status", job).stdout
+        assert f"/{status['scans']['total']} or more  " in scanomaly("jobs").stdout
+        assert "still running" in error_line(scanomaly("retry", job, code=1).stderr)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(60) == 0
+    status = scanomaly.json("status", job)
+    assert (status["submitting"], status["scans"]["total"]) == (False, 100_000)
+    assert (scanomaly.home / "started.log").read_text().splitlines()[1] == job
+
+
+def test_a_job_is_cancelled_while_it_is_submitted(scanomaly: Scanomaly, many: Path) -> None:
+    with submitting(scanomaly, many) as (job, process):
+        assert scanomaly.json("cancel", job)["submitting"] is False
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(60) == 5
+    assert error_line((scanomaly.home / "started.log").read_text()) == f"scanomaly: job {job} was cancelled"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_submission_is_stopped(scanomaly: Scanomaly, many: Path, number: signal.Signals) -> None:
+    with submitting(scanomaly, many) as (job, process):
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(60) == 130
+    line = error_line((scanomaly.home / "started.log").read_text())
+    assert line == f"scanomaly: stopped before job {job} was whole: submit it again"
+    assert "submit it again" in scanomaly.json("status", job)["error"]
+    assert "was never whole: submit it again" in error_line(scanomaly("retry", job, code=1).stderr)
 
 
 def test_a_paused_job_waits_while_another_is_done(scanomaly: Scanomaly, drawn: Path) -> None:

@@ -8,9 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,9 +16,8 @@ from PIL import Image
 from scanomaly.producer.sample import draw_sample
 
 from ..conftest import missing
-from .conftest import OFFLINE, Scanomaly, nothing_is_left, processes_of, write_image
+from .conftest import OFFLINE, Scanomaly, check_schema, nothing_is_left, processes_of, write_image
 
-DOCS = Path(__file__).parents[2] / "docs"
 REPORT_FILES = {
     "report.html",
     "report.json",
@@ -35,10 +32,6 @@ REPORT_FILES = {
 def rows(file: Path) -> list[dict[str, str]]:
     with open(file, newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
-
-
-def check_schema(document: dict[str, Any], name: str) -> None:
-    jsonschema.validate(document, json.loads((DOCS / f"{name}.schema.json").read_text()))
 
 
 def test_a_folder_becomes_a_report(scanomaly: Scanomaly, drawn: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 `python -m tests.chaos` plays many more seeds than are played here.
 """
 
+import json
 import math
 import os
 import signal
@@ -22,6 +23,8 @@ from .servers import Sqlite
 from .verdict import Scores, judge, judge_queues, judge_stop
 from .world import Worker, World
 
+MANY = 100_000
+PARTLY = "SELECT id FROM jobs WHERE submitter_beat_at IS NOT NULL AND scans > 0"
 SLOW = {"CHAOS_SCAN_SECONDS": "0.04"}
 RANDOM = Random(0)
 
@@ -151,7 +154,7 @@ def test_the_broker_is_away_when_a_job_is_submitted(on_sqlite: World, scans: Pat
 
 
 def test_a_submitter_is_killed(scans: Path) -> None:
-    """A job is in the store whole or not at all, and one that is there is done, whoever sent no call for it."""
+    """A small job is in the store whole or not at all; one that is there is done, whoever sent no call for it."""
     with World("sqlite", workers=0) as world:
         begun = time.monotonic()
         submit(world, scans)
@@ -168,6 +171,52 @@ def test_a_submitter_is_killed(scans: Path) -> None:
         assert [job[1:] for job in jobs] == [(SCANS, SCANS, SCANS)] * len(jobs)
         world.add_worker()
         world.until(lambda: {row[0] for row in world.peek("SELECT state FROM jobs")} == {"done"}, 120, "all end")
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """So many files that they come in parts. They are empty: here they are not embedded."""
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(MANY):
+        if number % 1000 == 0:
+            (folder / "no" / f"{number}").mkdir(parents=True)
+        (folder / "no" / f"{number // 1000 * 1000}" / f"{number}.png").touch()
+    return folder
+
+
+def test_a_submitter_is_killed_before_the_job_is_whole(many: Path) -> None:
+    """The job is never scored, and fails with a sentence."""
+    with World("sqlite", workers=0) as world:
+        submission = world.submit(many, "--encoder", ENCODER)
+        world.until(lambda: world.peek(PARTLY), 60, "a part is in the store")
+        submission.kill()
+        submission.wait()
+        ((job, scans, *counted),) = world.rows(
+            "SELECT id, scans, (SELECT count(*) FROM scans), (SELECT sum(scans) FROM batches) FROM jobs"
+        )
+        assert counted == [scans, scans]
+        assert scans < MANY
+        assert json.loads(world.call("status", job, "--json"))["submitting"]
+        ended = json.loads(world.call("watch", job, "--json", code=4))
+        assert (ended["state"], ended["submitting"], ended["scans"]["total"]) == ("failed", False, scans)
+        assert "submit it again" in ended["error"]
+        world.call("retry", job, code=1)
+
+
+def test_the_store_goes_away_while_a_job_is_submitted(many: Path) -> None:
+    """Each part is in the store once."""
+    with World("postgres", workers=0) as world:
+        submission = world.submit(many, "--encoder", ENCODER)
+        world.until(lambda: world.peek(PARTLY), 60, "a part is in the store")
+        world.database.kill()
+        world.database.start()
+        assert submission.wait() == 0, world.describe()
+        ((whole, *counted),) = world.rows(
+            "SELECT submitter_beat_at IS NULL, scans, (SELECT count(*) FROM scans),"
+            " (SELECT sum(scans) FROM batches), (SELECT count(DISTINCT path) FROM scans) FROM jobs"
+        )
+        assert whole
+        assert counted == [MANY] * 4
 
 
 @pytest.mark.parametrize(
