@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from scanomaly.models.settings import usable_cores
+
 FORWARD_BATCHES = (8, 32, 64, 128, 256, 512)
 EXPERT_BATCH = 64
 
@@ -83,8 +85,6 @@ def _notebook(model: Any, preprocess: Any, files: list[Path]) -> Callable[[], No
 
 def _expert(model: Any, preprocess: Any, files: list[Path]) -> Callable[[], None]:
     """A DataLoader whose processes decode, and batches."""
-    import os
-
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
 
@@ -99,7 +99,7 @@ def _expert(model: Any, preprocess: Any, files: list[Path]) -> Callable[[], None
             return preprocess(Image.open(files[index]).convert("RGB"))
 
     def loop() -> None:
-        workers = len(os.sched_getaffinity(0))
+        workers = usable_cores()
         for pixels in DataLoader(Files(), EXPERT_BATCH, num_workers=workers, pin_memory=on_cuda):
             features = model.encode_image(pixels.to(parameter.device, parameter.dtype, non_blocking=True))
             (features / features.norm(dim=-1, keepdim=True)).float().cpu().numpy()
@@ -126,7 +126,6 @@ def _forward(model: Any, preprocess: Any, size: int, files: list[Path]) -> Calla
 
 def _decode(preprocess: Any, files: list[Path]) -> Callable[[], None]:
     """Read, decode and resize, on all cores."""
-    import os
     from concurrent.futures import ThreadPoolExecutor
 
     from PIL import Image
@@ -135,7 +134,7 @@ def _decode(preprocess: Any, files: list[Path]) -> Callable[[], None]:
         preprocess(Image.open(file).convert("RGB"))
 
     def loop() -> None:
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             list(pool.map(decode, files))
 
     return loop

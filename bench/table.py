@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+from scanomaly.models.settings import usable_cores
+
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("scanomaly", "torch", "open_clip_torch", "numpy", "pillow", "celery", "sqlalchemy", "psycopg", "redis")
 _HEADER = ("what", "measured", "against", "limit", "ratio", "goal")
@@ -74,7 +76,7 @@ def machine() -> dict[str, object]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
     return {
         "processor": model[1] if model else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "memory_gib": round(memory, 1),
         "system": platform.system(),
     }

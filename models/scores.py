@@ -4,7 +4,7 @@ A million scans pass through here, so all of it comes and goes in pages.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -115,16 +115,13 @@ class Scores:
 
     def _rows(self, query: _Query, key: Any) -> Iterator[Any]:
         """Rows by a key, which comes first in them, each page in its own short transaction."""
-        return chain.from_iterable(self._pages(query, key))
-
-    def _pages(self, query: _Query, key: Any) -> Iterator[Sequence[Any]]:
         last = 0
         while True:
             with self._database.read() as session:
                 page = session.execute(query.where(key > last).order_by(key).limit(_PAGE)).all()
             if not page:
                 return
-            yield page
+            yield from page
             last = page[-1][0]
 
 

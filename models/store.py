@@ -27,9 +27,6 @@ from .submissions import Submissions
 from .tables import BatchRow, EmbeddingRow, JobRow, ScanRow
 from .workers import Workers, alive_names
 
-_PAGE = 2000
-"""Rows written in one statement."""
-
 _T = TypeVar("_T")
 _Query: TypeAlias = Select[*tuple[Any, ...]]
 

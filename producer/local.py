@@ -236,9 +236,8 @@ def suitable_precision(device: str) -> tuple[str, str]:
     answer = ask_worker(parse_encoder(OFFLINE_ENCODER), device)
     if answer["precision"] is None:
         raise EncoderError(answer["error"])
-    return answer[
-        "precision"
-    ], f"--precision auto took {answer['precision']}: the device here is {answer['device']}"
+    precision: str = answer["precision"]
+    return precision, f"--precision auto took {precision}: the device here is {answer['device']}"
 
 
 def needs_hub(encoder: EncoderSpec) -> bool:

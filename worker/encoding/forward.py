@@ -27,7 +27,7 @@ So a few are waited for, for about as long as they take to decode; an encoder th
 class Forward:
     """Encodes all scans that are prepared, of one batch or of several, as many at a time as the encoder likes.
 
-    The encoder never waits while a scan is prepared; how many are is bounded.
+    The encoder waits for a few scans more for a moment, never for long; how many are prepared is bounded.
     """
 
     def __init__(self, encoder: EncoderLike, watch: Callable[[], AbstractContextManager[None]]) -> None:
