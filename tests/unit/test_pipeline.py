@@ -327,12 +327,16 @@ class TestEncoding:
         assert max(sizes) == 16
         assert sizes[1] == 16  # more than that waited while the first were encoded
 
-    def test_no_more_is_prepared_than_the_encoder_takes_in_two_calls(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("where", "most"), [("cpu", 4), ("cuda:0", 8)])
+    def test_beside_an_encoder_the_next_scans_are_prepared_but_not_on_its_cores(
+        self, tmp_path: Path, where: str, most: int
+    ) -> None:
         prepared = 0
         go = threading.Event()
 
         class Stuck(MeanColour):
             at_once = 4
+            device = where
 
             def preprocess(self, image: Image.Image) -> np.ndarray:
                 nonlocal prepared
@@ -346,7 +350,7 @@ class TestEncoding:
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(embed, pipeline(load=Stuck, threads=8), save(tmp_path, 60), tmp_path)
             time.sleep(0.5)
-            assert prepared == 8
+            assert prepared == most
             go.set()
             assert len(future.result(10).vectors) == 60
 

@@ -27,7 +27,7 @@ MAX_RESIZED_PIXELS = 50_000_000
 """A narrow image grows when its short side is brought to the encoder's size: above this it is refused."""
 
 # On two cores, 8 to 32 are equally fast for each; a GPU takes more, and halves it where its memory is too small.
-_AT_ONCE, _AT_ONCE_ON_CUDA = 16, 256
+_AT_ONCE, _AT_ONCE_ON_CUDA = 32, 256
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _OFFLINE_SIZE = 224

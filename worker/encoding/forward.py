@@ -1,11 +1,9 @@
-"""Encodes what is prepared, in a thread of its own, while other threads prepare more."""
+"""Encodes what is prepared, in a thread of its own: beside the threads that prepare more, or in turn with them."""
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,14 +18,15 @@ _Item: TypeAlias = tuple[Any, Promise]
 _AT_ONCE = 16
 _GATHER = 8
 _GATHER_SECONDS = 0.03
-"""Scans that are encoded one by one take several times as long, and at a job's start take the cores from decoding.
-So a few are waited for, for about as long as they take to decode; an encoder that is behind never waits."""
+"""Scans that are encoded one by one take several times as long. So a few are waited for, while some are being
+prepared or came a moment ago; an encoder that is behind never waits."""
 
 
 class Forward:
     """Encodes all scans that are prepared, of one batch or of several, as many at a time as the encoder likes.
 
-    The encoder waits for a few scans more for a moment, never for long; how many are prepared is bounded.
+    An encoder on the CPU takes turns with the preparing: all cores prepare, and then all cores encode. Its threads
+    wait for one another at each step, so a thread that prepares beside them takes more from them than its own time.
     """
 
     def __init__(self, encoder: EncoderLike, watch: Callable[[], AbstractContextManager[None]]) -> None:
@@ -35,8 +34,13 @@ class Forward:
         self.encoder = encoder
         self._watch = watch
         self._at_once: int = getattr(encoder, "at_once", _AT_ONCE)
-        self._places = threading.Semaphore(2 * self._at_once)
-        self._prepared: SimpleQueue[_Item | None] = SimpleQueue()
+        self._in_turn = encoder.device == "cpu"
+        self._gather = self._at_once if self._in_turn else min(_GATHER, self._at_once)
+        self._changed = threading.Condition()
+        self._prepared: list[_Item] = []
+        self._preparing = 0
+        self._encoding = 0
+        self._closed = False
         threading.Thread(target=self._run, name="encode", daemon=True).start()
 
     def encode(self, prepare: Callable[[], Any], promise: Promise) -> None:
@@ -45,20 +49,32 @@ class Forward:
         Raises whatever `prepare` raises, and then leaves the promise as it is. The promise fails with what the
         encoder raises.
         """
-        self._places.acquire()
+        with self._changed:
+            self._changed.wait_for(self._may_prepare)
+            self._preparing += 1
+        items: list[_Item] = []
         try:
-            pixels = prepare()
-        except BaseException:
-            self._places.release()
-            raise
-        self._prepared.put((pixels, promise))
+            items.append((prepare(), promise))
+        finally:
+            with self._changed:
+                self._preparing -= 1
+                self._prepared += items
+                self._changed.notify_all()
 
     def close(self) -> None:
         """End the thread. Nothing may be waiting to be encoded."""
-        self._prepared.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _may_prepare(self) -> bool:
+        waiting = self._preparing + len(self._prepared)
+        if self._in_turn:
+            return not self._encoding and waiting < self._at_once
+        return waiting + self._encoding < 2 * self._at_once
 
     def _run(self) -> None:
-        while (items := self._take()) is not None:
+        while items := self._take():
             try:
                 with self._watch():
                     vectors = self.encoder.encode([pixels for pixels, _ in items])
@@ -67,22 +83,18 @@ class Forward:
             except Exception as error:  # whoever waits for the vectors gets it
                 for _, promise in items:
                     promise.set_exception(error)
-            self._places.release(len(items))
+            with self._changed:
+                self._encoding = 0
+                self._changed.notify_all()
 
-    def _take(self) -> list[_Item] | None:
-        """Wait for a prepared scan, and take the others that are there, or come in a moment."""
-        items: list[_Item] = []
-        patience = _GATHER_SECONDS
-        try:
-            item = self._prepared.get()
-            begun = time.monotonic()
-            while item is not None:
-                items.append(item)
-                if len(items) == self._at_once:
+    def _take(self) -> list[_Item]:
+        """Wait for prepared scans, and take as many as are encoded at once; none when it is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._prepared or self._closed)
+            while len(self._prepared) < self._gather and not self._closed:
+                news = self._changed.wait(_GATHER_SECONDS)
+                if not news and not self._preparing:
                     break
-                if len(items) >= _GATHER:
-                    patience = 0.0
-                item = self._prepared.get(timeout=max(0.0, begun + patience - time.monotonic()))
-        except Empty:
+            items, self._prepared = self._prepared[: self._at_once], self._prepared[self._at_once :]
+            self._encoding = len(items)
             return items
-        return items or None

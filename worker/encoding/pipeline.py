@@ -1,8 +1,6 @@
 """Read → decode → encode: threads prepare scans while the encoder computes."""
 
 import hashlib
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +21,6 @@ from .memory import MemoryBudget, NoRoomError, Share, give_freed_memory_back
 from .plugins import EncoderLike
 
 _MAX_RESIZED_PIXELS = 50_000_000  # `encoder.MAX_RESIZED_PIXELS`: importing it would load torch
-_LEAST_URGENT = 19
 _UNSURE_NS = 2_000_000_000
 """A file that was changed so shortly before it is read may change again and keep its time: some file systems count
 in twos of seconds."""
@@ -190,8 +187,6 @@ class Pipeline:
             size = getattr(encoder, "image_size", (0, 0))  # an encoder of another package need not tell
             share.reserve(decoding_bytes(image, len(data)) + _resizing_bytes(image, size))
 
-        if encoder.device == "cpu":
-            _leave_the_cores_to_the_encoder()
         with self._watch():
             return encoder.preprocess(decode(data, self._max_pixels, check))
 
@@ -207,12 +202,6 @@ class Pipeline:
                 self._loaded = None  # the next batch tries again
                 loaded.set_exception(error)
         return loaded.result()
-
-
-def _leave_the_cores_to_the_encoder() -> None:
-    """Have this thread run when the encoder's do not: what it takes from one of them, the others wait for."""
-    if sys.platform == "linux":  # elsewhere only a whole process has a priority
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_URGENT)
 
 
 def _resizing_bytes(image: Image.Image, size: tuple[int, int]) -> int:
