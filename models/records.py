@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from .encoders import EncoderSpec
 from .states import FailureKind, JobState, Label, Priority
 
+DEFAULT_FALSE_ALARM_RATE = 0.05
+
 
 class FoundScan(NamedTuple):
     """A scan as discovery finds it: `path` is relative to the job's root, with `/` between its parts."""
@@ -40,6 +42,8 @@ class NewJob:
     """Whether scans may lie outside the root, behind symbolic links."""
     rehash: bool = False
     """Whether files are read that did not change since they were read last."""
+    false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
+    """The share of normal scans that the report may call anomalies."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Job:
     encoder: EncoderSpec
     priority: Priority
     follow_links: bool
+    false_alarm_rate: float
     notes: dict[str, str]
     scans: int
     normal: int

@@ -3,6 +3,7 @@
 A million scans pass through here, so all of it comes and goes in pages.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from operator import itemgetter
@@ -98,6 +99,21 @@ class Scores:
             rows = session.connection().execution_options(yield_per=_PAGE).execute(query)
             for path, label, score, in_sample, sha256 in rows:
                 yield RankedScan(path, _LABELS[label], score, in_sample, sha256)
+
+    def normals(self, job_id: str) -> "array[float]":
+        """The scores of the normals, in no order: n float64; none where all normals have one content.
+
+        Such normals cannot be scored without themselves, so what they have is in-sample.
+        """
+        normal = (ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED, ScanRow.label == Label.NORMAL)
+        with self._database.read() as session:
+            contents = select(func.min(ScanRow.sha256), func.max(ScanRow.sha256)).where(*normal)
+            first, last = session.execute(contents).one()
+            if first == last:
+                return array("d")
+            scored = select(ScanRow.score).where(*normal)
+            rows = session.connection().execution_options(yield_per=_PAGE).execute(scored)
+            return array("d", (score for (score,) in rows if score is not None))
 
     def failures(self, job_id: str) -> Iterator[Failure]:
         """The scans that have no embedding, in order of submission."""

@@ -313,6 +313,7 @@ def _job(row: JobRow) -> Job:
         encoder=EncoderSpec(**row.encoder),
         priority=Priority(row.priority),
         follow_links=row.follow_links,
+        false_alarm_rate=row.false_alarm_rate,
         notes=row.notes,
         scans=row.scans,
         normal=row.normal,

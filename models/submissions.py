@@ -125,6 +125,7 @@ def _new_row(job: NewJob) -> JobRow:
         priority=job.priority,
         follow_links=job.follow_links,
         rehash=job.rehash,
+        false_alarm_rate=job.false_alarm_rate,
         notes=dict(job.notes),
         scans=0,
         normal=0,

@@ -7,6 +7,8 @@ from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, L
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from .records import DEFAULT_FALSE_ALARM_RATE
+
 # Names for constraints, the same on every database, so that a migration can drop one.
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -51,6 +53,8 @@ class JobRow(Base):
     follow_links: Mapped[bool]
     rehash: Mapped[bool] = mapped_column(default=False)
     """Whether files are read that did not change since they were read last."""
+    false_alarm_rate: Mapped[float] = mapped_column(default=DEFAULT_FALSE_ALARM_RATE)
+    """The share of normal scans that the report may call anomalies."""
     notes: Mapped[dict[str, str]] = mapped_column(JSON)
     """What the submitter said about the choice of `source`, `encoder` and `labels`."""
     scans: Mapped[int]

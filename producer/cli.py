@@ -14,6 +14,7 @@ import click
 
 from ..models.encoders import AUTO, DEFAULT_ENCODER, OFFLINE_ENCODER, PRECISIONS, EncoderSpec, parse_encoder
 from ..models.errors import JobStateError, ReportError, ScanomalyError
+from ..models.records import DEFAULT_FALSE_ALARM_RATE
 from ..models.settings import Settings
 from ..models.states import JobState, Priority
 from .status import JobStatus, job_status, result_lines, status_lines, worker_json, worker_line
@@ -70,6 +71,14 @@ def _job_options(function: _Function) -> _Function:
         ),
         click.option(
             "--rehash", is_flag=True, help="Read files too whose size and time did not change since they were read."
+        ),
+        click.option(
+            "--false-alarm-rate",
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            default=DEFAULT_FALSE_ALARM_RATE,
+            show_default=True,
+            metavar="SHARE",
+            help="The share of normal scans that the report may call anomalies.",
         ),
         click.option("--out", type=click.Path(path_type=Path), help="The folder to write the report into."),
         click.option(
@@ -461,6 +470,7 @@ def _request(
     priority: str,
     follow_links: bool,
     rehash: bool,
+    false_alarm_rate: float,
     device: str | None = None,
     **options: Any,
 ) -> "Request":
@@ -478,6 +488,7 @@ def _request(
         Priority(priority),
         follow_links,
         rehash,
+        false_alarm_rate,
         notes,
     )
 

@@ -156,7 +156,7 @@ def status_lines(status: JobStatus) -> list[str]:
 
 
 def result_lines(status: JobStatus) -> list[str]:
-    """What a done job found, in five lines and the notes."""
+    """What a done job found, in six lines and the notes."""
     job, progress = status.job, status.progress
     result = job.result or {}
     top = ", ".join(f"{scan['path']} ({scan['score']:.3f})" for scan in result.get("most_anomalous", []))
@@ -165,6 +165,7 @@ def result_lines(status: JobStatus) -> list[str]:
         f"Scans           {progress.embedded} embedded: {job.normal} normal, {job.anomaly} anomaly{failed}",
         f"Encoder         {job.encoder.key}",
         f"AUROC           {_auroc(result)}",
+        *_called(result.get("decision"), job),
         f"Most anomalous  {top}",
         f"Report          {job.report_folder}/report.html",
     ]
@@ -175,10 +176,23 @@ def result_lines(status: JobStatus) -> list[str]:
 def _auroc(result: dict[str, Any]) -> str:
     if result.get("auroc") is None:
         return "none: it takes scans of both labels, and normal scans of different content"
+    interval = result.get("intervals", {}).get("auroc")  # a report of an older version has none
+    sure = f" (95% interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
     return (
-        f"{result['auroc']:.3f} leave-one-out ({result['auroc_in_sample']:.3f} in-sample), "
+        f"{result['auroc']:.3f}{sure} leave-one-out, {result['auroc_in_sample']:.3f} in-sample; "
         f"average precision {result['average_precision']:.3f}"
     )
+
+
+def _called(decision: dict[str, Any] | None, job: Job) -> list[str]:
+    """What lies above the threshold, where there is one."""
+    if decision is None or decision["threshold"] is None:
+        return []
+    called = decision["called_anomalies"]
+    totals = {"anomaly": job.anomaly, "normal": job.normal, "unlabelled": job.scans - job.anomaly - job.normal}
+    found = " and ".join(f"{called[group]} of {total} {group}" for group, total in totals.items() if total)
+    rate = f"false-alarm rate {decision['false_alarm_rate']:g}"
+    return [f"Threshold       {decision['threshold']:.4f} ({rate}): {found} above it"]
 
 
 def speed_text(status: JobStatus, before: str) -> str:

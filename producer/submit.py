@@ -16,7 +16,7 @@ from ..models.background import repeating
 from ..models.encoders import EncoderSpec
 from ..models.errors import BrokerUnreachableError, ReportError, SourceError, StoppedError, StoreUnreachableError
 from ..models.patience import patiently
-from ..models.records import FoundScan, IgnoredFile, Job, NewJob
+from ..models.records import DEFAULT_FALSE_ALARM_RATE, FoundScan, IgnoredFile, Job, NewJob
 from ..models.reports import check_replaceable
 from ..models.settings import Settings
 from ..models.states import Label, Priority
@@ -49,6 +49,7 @@ class Request:
     priority: Priority = Priority.NORMAL
     follow_links: bool = False
     rehash: bool = False
+    false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -184,6 +185,7 @@ def _new_job(prepared: Prepared, settings: Settings) -> NewJob:
         priority=request.priority,
         follow_links=request.follow_links,
         rehash=request.rehash,
+        false_alarm_rate=request.false_alarm_rate,
     )
 
 

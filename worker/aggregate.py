@@ -19,7 +19,7 @@ from ..models.store import Store
 from .ahead import ahead
 from .encoding.files import ScanFiles
 from .encoding.images import ImageFailure, decode, thumbnail
-from .reporting.report import ReportCounts, ReportData, ReportTimings, write_report
+from .reporting.report import ReportCounts, ReportData, ReportTimings, decision, metrics, write_report
 from .scoring.centroid import CentroidScorer
 
 logger = logging.getLogger(__name__)
@@ -127,6 +127,8 @@ class Aggregator:
             labels_note=job.notes.get("labels", ""),
             counts=_counts(job, progress),
             scans=self._store.scores.ranking(job.id),
+            normal_scores=self._store.scores.normals(job.id),
+            false_alarm_rate=job.false_alarm_rate,
             failures=self._store.scores.failures(job.id),
             ignored=self._store.scores.ignored(job.id),
             timings=timings,
@@ -135,11 +137,9 @@ class Aggregator:
             thumbnail=lambda path: self._thumbnail(files, path),
         )
         findings = write_report(data, folder)
-        evaluation = findings.evaluation
         return {
-            "auroc": evaluation.auroc,
-            "auroc_in_sample": evaluation.auroc_in_sample,
-            "average_precision": evaluation.average_precision,
+            **metrics(findings.evaluation),
+            "decision": decision(findings),
             "timings": asdict(timings),
             "warnings": list(findings.warnings),
             "most_anomalous": [{"path": scan.path, "score": scan.score} for scan in findings.most_anomalous],

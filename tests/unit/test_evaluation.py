@@ -23,14 +23,17 @@ def share_of_pairs(scores: list[float]) -> float:
 
 def test_both_aurocs_are_shares_of_pairs():
     evaluation = evaluate(SCORES, IN_SAMPLE, IS_ANOMALY)
-    assert evaluation.auroc == pytest.approx(share_of_pairs(SCORES))
+    assert evaluation.auroc is not None
+    assert evaluation.auroc.value == pytest.approx(share_of_pairs(SCORES))
     assert evaluation.auroc_in_sample == pytest.approx(share_of_pairs(IN_SAMPLE))
-    assert evaluation.auroc != evaluation.auroc_in_sample
+    assert evaluation.auroc.value != evaluation.auroc_in_sample
 
 
 def test_average_precision_is_the_step_sum_over_thresholds():
     # thresholds 0.6, 0.5, 0.4, 0.2: recall rises by 1/3, 1/3, 0, 1/3 at precisions 1, 1, 2/3, 3/5
-    assert evaluate(SCORES, IN_SAMPLE, IS_ANOMALY).average_precision == pytest.approx((1 + 1 + 3 / 5) / 3)
+    found = evaluate(SCORES, IN_SAMPLE, IS_ANOMALY).average_precision
+    assert found is not None
+    assert found.value == pytest.approx((1 + 1 + 3 / 5) / 3)
 
 
 def test_the_roc_curve_encloses_the_auroc():
@@ -38,13 +41,18 @@ def test_the_roc_curve_encloses_the_auroc():
     assert evaluation.roc is not None
     x, y = evaluation.roc.false_positive_rate, evaluation.roc.true_positive_rate
     assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
-    assert np.trapezoid(y, x) == pytest.approx(evaluation.auroc)
+    assert evaluation.auroc is not None
+    assert np.trapezoid(y, x) == pytest.approx(evaluation.auroc.value)
 
 
 def test_metrics_are_plain_floats():
     evaluation = evaluate(np.float64(SCORES), np.float64(IN_SAMPLE), np.array(IS_ANOMALY))
-    kinds = {type(evaluation.auroc), type(evaluation.auroc_in_sample), type(evaluation.average_precision)}
-    assert kinds == {float}
+    estimates = (evaluation.auroc, evaluation.average_precision, evaluation.sensitivity, evaluation.specificity)
+    numbers = [
+        number for e in estimates if e and e.interval for number in (e.value, e.interval.low, e.interval.high)
+    ]
+    assert len(numbers) == 12
+    assert {type(number) for number in [*numbers, evaluation.auroc_in_sample, evaluation.prevalence]} == {float}
 
 
 @pytest.mark.parametrize("labels", [[], [True], [True, True], [False, False]])
@@ -54,7 +62,9 @@ def test_without_both_classes_there_is_nothing_to_measure(labels: list[bool]):
 
 
 def test_scores_all_equal_are_a_guess():
-    assert evaluate([0.5] * 4, [0.5] * 4, [True, False, True, False]).auroc == 0.5
+    found = evaluate([0.5] * 4, [0.5] * 4, [True, False, True, False])
+    assert found.auroc is not None
+    assert found.auroc.value == found.prevalence == 0.5
 
 
 def test_lengths_must_match():

@@ -46,6 +46,7 @@ with whole_folder(Path(sys.argv[1])) as staging:
     Path.rename = rename_and_die
 """
 JPEG = b"\xff\xd8 not decoded here \xff\xd9"
+CURVES = {"roc.png", "precision_recall.png"}
 HOSTILE_NAMES = [
     "<script>alert(1)</script>.jpg",
     "\"><img src=http://example.invalid/x onerror='alert(1)'>.png",
@@ -85,6 +86,8 @@ def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportDa
             len(names), len(names) - others, others * labelled, others * (not labelled), len(names), 0, 0
         ),
         scans=scans,
+        normal_scores=[scan.score for scan in scans if scan.label is Label.NORMAL],
+        false_alarm_rate=0.25,
         failures=[],
         ignored=[],
         timings=ReportTimings(1.5, 0.25, 2.0, 12),
@@ -141,7 +144,7 @@ def page_of(tmp_path: Path) -> Callable[[ReportData], Page]:
 
 
 def one_normal_content(data: ReportData) -> ReportData:
-    return replace(data, scans=[scan._replace(sha256="same") for scan in data.scans])
+    return replace(data, normal_scores=[])
 
 
 class TestDocument:
@@ -154,15 +157,18 @@ class TestDocument:
         jsonschema.Draft202012Validator.check_schema(SCHEMA)
         jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
         assert document["files"] == names_in(tmp_path / "report")
-        assert set(REPORT_FILES) - set(document["files"]) == (set() if labelled else {"roc.png"})
+        assert set(REPORT_FILES) - set(document["files"]) == (set() if labelled else CURVES)
         scans = list(data.scans)
         if labelled:
             truth = [scan.label is Label.ANOMALY for scan in scans]
             plain = [scan.score_in_sample for scan in scans]
             expected = evaluate([scan.score for scan in scans], plain, truth)
-            assert document["auroc"] == expected.auroc
+            assert expected.auroc is not None
+            assert expected.auroc.interval is not None
+            assert document["auroc"] == expected.auroc.value
+            assert document["intervals"]["auroc"] == [expected.auroc.interval.low, expected.auroc.interval.high]
             assert document["auroc_in_sample"] == expected.auroc_in_sample
-            assert document["average_precision"] == expected.average_precision
+            assert document["average_precision"] == getattr(expected.average_precision, "value", None)
         assert (document["auroc"] is None) is not labelled
         assert document["job"]["created_at"] == "2026-07-27T14:03:05+00:00"
         assert document["warnings"] == []
@@ -193,12 +199,35 @@ class TestTables:
         data = make_data(HOSTILE_NAMES)
         write_report(replace(data, scans=[*data.scans, RankedScan("x", None, 1 / 3, 0.1, "ff")]), tmp_path / "r")
         header, *rows = read_csv(tmp_path / "r" / "scores.csv")
-        assert header == ["rank", "path", "label", "score", "score_in_sample", "sha256"]
+        assert header == ["rank", "path", "label", "score", "score_in_sample", "sha256", "p_value", "predicted"]
         assert [int(row[0]) for row in rows] == list(range(1, len(HOSTILE_NAMES) + 2))
         assert [row[1] for row in rows] == [*(n.replace("\udce9", "\\udce9") for n in HOSTILE_NAMES), "x"]
         assert [float(row[3]) for row in rows[:-1]] == [scan.score for scan in data.scans]
-        assert rows[-1][2:] == ["", "0.3333333333333333", "0.1", "ff"]
+        assert rows[-1][2:] == ["", "0.3333333333333333", "0.1", "ff", str(1 / 6), "anomaly"]
         assert {row[2] for row in rows} == {"normal", "anomaly", ""}
+
+    def test_what_lies_above_the_threshold_is_called_an_anomaly(self, tmp_path: Path):
+        findings = write_report(make_data(), tmp_path / "r")
+        document = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
+        _, *rows = read_csv(tmp_path / "r" / "scores.csv")
+        called = [row[2] for row in rows if row[7] == "anomaly"]
+        assert all((float(row[3]) > findings.decisions.threshold) == (row[7] == "anomaly") for row in rows)
+        assert document["decision"]["called_anomalies"] == {
+            "normal": called.count("normal"),
+            "anomaly": called.count("anomaly"),
+            "unlabelled": 0,
+        }
+        assert 0 < len(called) < len(rows)
+        assert min(float(row[6]) for row in rows) == document["decision"]["smallest_p_value"] == 1 / 7
+
+    def test_too_few_normals_are_said(self, tmp_path: Path):
+        findings = write_report(replace(make_data(), false_alarm_rate=0.05), tmp_path / "r")
+        _, *rows = read_csv(tmp_path / "r" / "scores.csv")
+        assert {row[7] for row in rows} == {""}
+        assert all(row[6] for row in rows)
+        assert "6 normal scans are too few for a false-alarm rate of 0.05" in findings.warnings[0]
+        page = Page((tmp_path / "r" / "report.html").read_text(encoding="utf-8"))
+        assert "so no scan is called an anomaly" in page.text
 
     def test_failures_and_ignored_files(self, tmp_path: Path):
         failure = Failure("a\nb.jpg", "not_an_image", 'It says "hello".')
@@ -246,7 +275,7 @@ class TestPage:
         page = Page((tmp_path / "r" / "report.html").read_text(encoding="utf-8"))
         assert not {"script", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
         loaded = [a[k] for tag, a in page.tags for k in ("src", "href") if k in a and tag != "a"]
-        assert len(loaded) == len(HOSTILE_NAMES) + 3
+        assert len(loaded) == len(HOSTILE_NAMES) + 4
         assert all(address.startswith("data:") for address in loaded)
         assert all(link["href"].startswith("#") for link in page.all("a"))
         assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]

@@ -24,6 +24,7 @@ REPORT_FILES = (
     "ignored.csv",
     "histogram.png",
     "roc.png",
+    "precision_recall.png",
 )
 
 _PAGE = 2000

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ...models.records import RankedScan
+from .decisions import Decisions, decided
+from .intervals import Interval
+from .ranking import GROUPS
 
 if TYPE_CHECKING:  # for its type only: report.py is the one that calls this module
     from .report import Findings, ReportData
@@ -36,14 +39,15 @@ class _Card:
 
     rank: int
     score: float
+    p_value: float | None
     label: str | None
     path: str
     image: str | None
 
 
-def render_page(data: "ReportData", findings: "Findings", histogram: bytes, roc: bytes | None) -> str:
-    """The page as UTF-8-encodable text. `histogram` and `roc` are PNGs; `roc` is None when there is no curve."""
-    ranking = findings.ranking
+def render_page(data: "ReportData", findings: "Findings", charts: Mapping[str, bytes]) -> str:
+    """The page as UTF-8-encodable text. `charts` are PNGs by name."""
+    ranking, threshold = findings.ranking, findings.decisions.threshold
     return (
         _environment()
         .get_template("report.html")
@@ -57,9 +61,10 @@ def render_page(data: "ReportData", findings: "Findings", histogram: bytes, roc:
             anomalies=ranking.count("anomaly"),
             normals=ranking.count("normal"),
             unlabelled=ranking.count("unlabelled"),
-            cards=list(_cards(ranking.first[: data.gallery_scans], data.thumbnail)),
-            histogram=_data_uri("image/png", histogram),
-            roc=None if roc is None else _data_uri("image/png", roc),
+            decisions=findings.decisions,
+            called={} if threshold is None else {group: ranking.count_above(group, threshold) for group in GROUPS},
+            cards=list(_cards(ranking.first[: data.gallery_scans], findings.decisions, data.thumbnail)),
+            charts={name: _data_uri("image/png", chart) for name, chart in charts.items()},
         )
     )
 
@@ -74,14 +79,18 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": _number, "plural": _plural, "duration": _duration, "utc": _utc}
+    environment.filters |= {"p_value": _p_value, "range": _range, "ends": _ends}
     return environment
 
 
-def _cards(shown: Sequence[RankedScan], thumbnail: Callable[[str], bytes | None]) -> Iterator[_Card]:
+def _cards(
+    shown: Sequence[RankedScan], decisions: Decisions, thumbnail: Callable[[str], bytes | None]
+) -> Iterator[_Card]:
+    p_values, _ = decided(shown, decisions)
     with ThreadPoolExecutor(_THUMBNAIL_THREADS) as threads:
         images = threads.map(partial(_image, thumbnail), [scan.path for scan in shown])
-        for rank, (scan, image) in enumerate(zip(shown, images, strict=True), start=1):
-            yield _Card(rank, scan.score, scan.label, scan.path, image)
+        for rank, (scan, p_value, image) in enumerate(zip(shown, p_values, images, strict=True), start=1):
+            yield _Card(rank, scan.score, p_value, scan.label, scan.path, image)
 
 
 def _image(thumbnail: Callable[[str], bytes | None], path: str) -> str | None:
@@ -105,6 +114,22 @@ def _show_invisible(value: object) -> object:
 
 def _number(value: int) -> str:
     return f"{value:,}"
+
+
+def _p_value(value: float) -> str:
+    return f"p = {value:.3f}" if value >= 0.001 else f"p = {value:.1g}"
+
+
+def _range(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def _ends(interval: tuple[float | None, float | None]) -> str:
+    """A sentence about the interval of the threshold."""
+    low, high = interval
+    if low is None or high is None:
+        return "With so few normals, their true quantile may lie beyond all of them."
+    return f"Its 95% interval is {low:.4f} to {high:.4f}."
 
 
 def _plural(count: int, noun: str) -> str:

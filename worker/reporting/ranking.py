@@ -45,7 +45,6 @@ class Ranking:
         self._scores = array("d")
         self._in_sample = array("d")
         self._labels = array("b")
-        self._normal_contents: set[str] = set()
 
     def passing(self, scans: Iterable[RankedScan]) -> Iterator[RankedScan]:
         """The same scans, in their order: highest score first."""
@@ -60,17 +59,10 @@ class Ranking:
         self._scores.extend(scores)
         self._in_sample.extend(in_sample)
         self._labels.extend([_CODES[label] for label in labels])
-        if len(self._normal_contents) < 2:
-            self._normal_contents.update(scan.sha256 for scan in page if scan.label is Label.NORMAL)
 
     @property
     def total(self) -> int:
         return len(self._scores)
-
-    @property
-    def one_content(self) -> bool:
-        """Whether all normals have one content: then leaving it out leaves no reference."""
-        return len(self._normal_contents) < 2
 
     def scores_of(self, group: str) -> NDArray[np.float64]:
         """The scores of a group of `GROUPS`, highest first: (n,)."""
@@ -79,10 +71,11 @@ class Ranking:
     def count(self, group: str) -> int:
         return int(np.count_nonzero(self._labelled(group)))
 
+    def count_above(self, group: str, threshold: float) -> int:
+        return int(np.count_nonzero(self.scores_of(group) > threshold))
+
     def evaluation(self) -> Evaluation:
-        """How well the scores tell anomalies from normals; empty where the normals' scores are in-sample."""
-        if self.one_content:
-            return Evaluation()
+        """How well the scores tell anomalies from normals."""
         labelled = ~self._labelled("unlabelled")
         return evaluate(
             np.frombuffer(self._scores, np.float64)[labelled],

@@ -1,30 +1,35 @@
 """What a report says, and its writing: the data that aggregation hands over, and the files made from it."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import ArrayLike
+
 from ...models.records import Failure, IgnoredFile, RankedScan
-from .evaluation import Evaluation
+from .decisions import Decisions, decided
+from .evaluation import Estimate, Evaluation
 from .files import whole_folder, write_csv
 from .page import LISTED, render_page
-from .plots import draw_histogram, draw_roc
+from .plots import draw_histogram, draw_precision_recall, draw_roc
 from .ranking import GROUPS, Excerpt, Ranking
 
 SCHEMA_VERSION = 1
 SCORER = "centroid"
 
-SCORES_COLUMNS = ("rank", "path", "label", "score", "score_in_sample", "sha256")
+SCORES_COLUMNS = ("rank", "path", "label", "score", "score_in_sample", "sha256", "p_value", "predicted")
 FAILURES_COLUMNS = ("path", "kind", "detail")
 IGNORED_COLUMNS = ("path", "reason")
 
 _MOST_ANOMALOUS = 3
+_PAGE = 2000
 _ONE_CONTENT = (
     "all normal scans have the same content, so none can be scored without itself: their scores are in-sample, "
-    "and there is no AUROC"
+    "and there is no AUROC, p-value or threshold"
 )
 
 
@@ -65,6 +70,8 @@ class ReportData:
         encoder_note: why another encoder than the usual one ran; shown at the top. None when there is no reason.
         labels_note: how the labels were found.
         scans: by score, highest first, then in order of submission; the rank is the position, from 1.
+        normal_scores: (n,) the leave-one-out scores of the normals; none where all of them have one content.
+        false_alarm_rate: the share of normal scans that the threshold may call anomalies.
         versions: package name → version.
         gallery_scans: how many scans the page shows, from the top of the ranking.
         thumbnail: relative path → JPEG bytes, or None when the file cannot be read any more. Called from a few
@@ -81,6 +88,8 @@ class ReportData:
     labels_note: str
     counts: ReportCounts
     scans: Iterable[RankedScan]
+    normal_scores: ArrayLike
+    false_alarm_rate: float
     failures: Iterable[Failure]
     ignored: Iterable[IgnoredFile]
     timings: ReportTimings
@@ -101,6 +110,7 @@ class Findings:
     failures: Excerpt[Failure]
     ignored: Excerpt[IgnoredFile]
     evaluation: Evaluation
+    decisions: Decisions
     warnings: Sequence[str]
 
     @property
@@ -116,14 +126,10 @@ def write_report(data: ReportData, folder: Path) -> Findings:
     """
     with whole_folder(folder) as staging:
         findings = _write_lists(data, staging)
-        histogram = draw_histogram({group: findings.ranking.scores_of(group) for group in GROUPS})
-        (staging / "histogram.png").write_bytes(histogram)
-        evaluation = findings.evaluation
-        roc = None
-        if evaluation.roc is not None and evaluation.auroc is not None:
-            roc = draw_roc(evaluation.roc, evaluation.auroc)
-            (staging / "roc.png").write_bytes(roc)
-        (staging / "report.html").write_text(render_page(data, findings, histogram, roc), encoding="utf-8")
+        charts = _draw(findings)
+        for name, chart in charts.items():
+            (staging / f"{name}.png").write_bytes(chart)
+        (staging / "report.html").write_text(render_page(data, findings, charts), encoding="utf-8")
         files = sorted([*(file.name for file in staging.iterdir()), "report.json"])
         document = json.dumps(_document(data, findings, files), indent=2, ensure_ascii=False, allow_nan=False)
         (staging / "report.json").write_text(document + "\n", encoding="utf-8", errors="backslashreplace")
@@ -134,14 +140,49 @@ def _write_lists(data: ReportData, staging: Path) -> Findings:
     """Write the CSV files, and keep of their rows what the other files say of them."""
     ranking = Ranking(max(data.gallery_scans, _MOST_ANOMALOUS))
     failures, ignored = Excerpt[Failure](LISTED), Excerpt[IgnoredFile](LISTED)
-    ranked = ((rank, *scan) for rank, scan in enumerate(ranking.passing(data.scans), start=1))
-    write_csv(staging / "scores.csv", SCORES_COLUMNS, ranked)
+    decisions = Decisions(data.normal_scores, data.false_alarm_rate)
+    write_csv(staging / "scores.csv", SCORES_COLUMNS, _ranked(ranking.passing(data.scans), decisions))
     failed = ((failure.path, failure.kind, failure.detail) for failure in failures.passing(data.failures))
     write_csv(staging / "failures.csv", FAILURES_COLUMNS, failed)
     left_out = ((file.path, file.reason) for file in ignored.passing(data.ignored))
     write_csv(staging / "ignored.csv", IGNORED_COLUMNS, left_out)
-    warnings = [_ONE_CONTENT] if ranking.one_content else []
-    return Findings(ranking, failures, ignored, ranking.evaluation(), warnings)
+    # Without leave-one-out scores of the normals there is nothing honest to compare with.
+    evaluation = ranking.evaluation() if decisions.normals else Evaluation()
+    return Findings(ranking, failures, ignored, evaluation, decisions, _warnings(decisions))
+
+
+def _ranked(scans: Iterable[RankedScan], decisions: Decisions) -> Iterator[tuple[Any, ...]]:
+    """The rows of scores.csv, a page at a time: one by one, numpy would take most of it all."""
+    iterator, rank = iter(scans), 0
+    while page := list(islice(iterator, _PAGE)):
+        p_values, predicted = decided(page, decisions)
+        for scan, p_value, label in zip(page, p_values, predicted, strict=True):
+            rank += 1
+            yield (rank, *scan, p_value, label)
+
+
+def _warnings(decisions: Decisions) -> list[str]:
+    if not decisions.normals:
+        return [_ONE_CONTENT]
+    if decisions.threshold is None:
+        return [
+            f"{decisions.normals} normal scans are too few for a false-alarm rate of "
+            f"{decisions.false_alarm_rate:g}: the smallest p-value is {decisions.smallest_p:.3f}, so no scan is "
+            "called an anomaly; take more normals, or a higher --false-alarm-rate"
+        ]
+    return []
+
+
+def _draw(findings: Findings) -> dict[str, bytes]:
+    """The charts, as PNG, by name; the curves only where there is something to draw."""
+    groups = {group: findings.ranking.scores_of(group) for group in GROUPS}
+    charts = {"histogram": draw_histogram(groups, findings.decisions.threshold)}
+    evaluation = findings.evaluation
+    if evaluation.roc is not None and evaluation.auroc is not None:
+        charts["roc"] = draw_roc(evaluation.roc, evaluation.auroc.value)
+    if evaluation.precision_recall is not None and evaluation.prevalence is not None:
+        charts["precision_recall"] = draw_precision_recall(evaluation.precision_recall, evaluation.prevalence)
+    return charts
 
 
 def _document(data: ReportData, findings: Findings, files: Sequence[str]) -> dict[str, Any]:
@@ -160,11 +201,47 @@ def _document(data: ReportData, findings: Findings, files: Sequence[str]) -> dic
         "scorer": SCORER,
         "labels_note": data.labels_note,
         "counts": asdict(data.counts),
-        "auroc": findings.evaluation.auroc,
-        "auroc_in_sample": findings.evaluation.auroc_in_sample,
-        "average_precision": findings.evaluation.average_precision,
+        **metrics(findings.evaluation),
+        "decision": decision(findings),
         "timings": asdict(data.timings),
         "versions": dict(data.versions),
         "warnings": list(findings.warnings),
         "files": list(files),
+    }
+
+
+def metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """The metrics as report.json and the store have them: numbers, and beside them their 95 % intervals."""
+    estimates = {
+        "auroc": evaluation.auroc,
+        "average_precision": evaluation.average_precision,
+        "sensitivity_at_95_specificity": evaluation.sensitivity,
+        "specificity_at_95_sensitivity": evaluation.specificity,
+    }
+    return {
+        **{name: None if estimate is None else estimate.value for name, estimate in estimates.items()},
+        "auroc_in_sample": evaluation.auroc_in_sample,
+        "prevalence": evaluation.prevalence,
+        "intervals": {name: _bounds(estimate) for name, estimate in estimates.items()},
+    }
+
+
+def _bounds(estimate: Estimate | None) -> list[float] | None:
+    return None if estimate is None or estimate.interval is None else list(astuple(estimate.interval))
+
+
+def decision(findings: Findings) -> dict[str, Any] | None:
+    """How scans are called anomalies, and how many are; None where no normal has a leave-one-out score."""
+    decisions, ranking = findings.decisions, findings.ranking
+    if not decisions.normals:
+        return None
+    threshold, interval = decisions.threshold, decisions.threshold_interval
+    return {
+        "false_alarm_rate": decisions.false_alarm_rate,
+        "smallest_p_value": decisions.smallest_p,
+        "threshold": threshold,
+        "threshold_interval": None if interval is None else list(interval),
+        "called_anomalies": {
+            group: 0 if threshold is None else ranking.count_above(group, threshold) for group in GROUPS
+        },
     }
