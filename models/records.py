@@ -188,6 +188,15 @@ class RankedScan(NamedTuple):  # a million of them are made, and written as rows
     score: float
     score_in_sample: float
     sha256: str
+    others: tuple["ScorePair", ...] = ()
+    """Of the job's other scorers, in the order that the job names them."""
+
+
+class ScorePair(NamedTuple):
+    """What one scorer gives a scan; for a scan that is no normal the two are equal."""
+
+    score: float
+    score_in_sample: float
 
 
 @dataclass(frozen=True)
