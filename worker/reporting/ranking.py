@@ -55,7 +55,7 @@ class Ranking:
 
     def _take(self, page: list[RankedScan]) -> None:
         self.first += page[: self._shown - len(self.first)]
-        _, labels, scores, in_sample, _ = zip(*page, strict=True)
+        _, labels, scores, in_sample, *_ = zip(*page, strict=True)
         self._scores.extend(scores)
         self._in_sample.extend(in_sample)
         self._labels.extend([_CODES[label] for label in labels])

@@ -158,7 +158,7 @@ def _ranked(scans: Iterable[RankedScan], decisions: Decisions) -> Iterator[tuple
         p_values, predicted = decided(page, decisions)
         for scan, p_value, label in zip(page, p_values, predicted, strict=True):
             rank += 1
-            yield (rank, *scan, p_value, label)
+            yield (rank, *scan[:-1], p_value, label)
 
 
 def _warnings(decisions: Decisions) -> list[str]:
