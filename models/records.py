@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from .encoders import EncoderSpec
+from .scorers import DEFAULT_SCORERS
 from .states import FailureKind, JobState, Label, Priority
 
 DEFAULT_FALSE_ALARM_RATE = 0.05
@@ -44,6 +45,8 @@ class NewJob:
     """Whether files are read that did not change since they were read last."""
     false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
     """The share of normal scans that the report may call anomalies."""
+    scorers: tuple[str, ...] = DEFAULT_SCORERS
+    """Names, first the one that ranks the scans."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Job:
     priority: Priority
     follow_links: bool
     false_alarm_rate: float
+    scorers: tuple[str, ...]
     notes: dict[str, str]
     scans: int
     normal: int
@@ -171,6 +175,16 @@ class VectorPage:
     """SHA-256 digests."""
     vectors: bytes
     """(n, dimension) float32, little-endian, each row L2-normalised."""
+
+
+@dataclass(frozen=True)
+class OutlinePage:
+    """n embedded scans without their vectors. The columns are in one order."""
+
+    scan_ids: Sequence[int]
+    are_normal: Sequence[bool]
+    contents: Sequence[int]
+    """The first 64 bits of the SHA-256 digests."""
 
 
 @dataclass(frozen=True)

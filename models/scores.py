@@ -5,20 +5,23 @@ A million scans pass through here, so all of it comes and goes in pages.
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from operator import itemgetter
 from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Select, func, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from .database import BINARY, Database
-from .records import Failure, IgnoredFile, RankedScan, ScorePage, VectorPage
+from .records import Failure, IgnoredFile, OutlinePage, RankedScan, ScorePage, ScorePair, VectorPage
+from .scorers import DEFAULT_SCORERS
 from .states import FailureKind, Label, ScanState
-from .tables import EmbeddingRow, IgnoredRow, JobRow, ScanRow
+from .tables import EmbeddingRow, IgnoredRow, JobRow, ScanRow, ScoreRow
 
 _PAGE = 2000
 """Rows read in one statement. The reference is summed up page by page: another number changes scores' last bits."""
+_DIGITS = 16
+"""Hexadecimal, of a SHA-256: 64 bits tell a million contents apart but for one chance in 10^7."""
 _PAGES_WRITTEN = 10
 """Pages of scores in one transaction: it holds SQLite's write lock for a tenth of a second."""
 
@@ -29,12 +32,14 @@ _LABELS: dict[str | None, Label | None] = {None: None} | {label.value: label for
 # A page is read in less time than PostgreSQL takes to start processes that help it.
 _ALONE = text("SET LOCAL max_parallel_workers_per_gather = 0")
 
-_SAVE_ROW = "UPDATE scans SET score = ?, score_in_sample = ? WHERE id = ?"
-# The range is for the planner, which otherwise reads the whole table for every page.
+_SAVE_ROW = (
+    "INSERT INTO scores (scorer, scan_id, score, score_in_sample) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (scorer, scan_id) DO UPDATE SET score = excluded.score, score_in_sample = excluded.score_in_sample"
+)
 _SAVE_PAGE = text(
-    "UPDATE scans SET score = page.score, score_in_sample = page.score_in_sample "
-    "FROM unnest(CAST(:ids AS integer[]), CAST(:scores AS float8[]), CAST(:in_sample AS float8[])) "
-    "AS page(id, score, score_in_sample) WHERE scans.id = page.id AND scans.id BETWEEN :first AND :last"
+    "INSERT INTO scores (scorer, scan_id, score, score_in_sample) SELECT :scorer, page.* "
+    "FROM unnest(CAST(:ids AS integer[]), CAST(:scores AS float8[]), CAST(:in_sample AS float8[])) AS page "
+    "ON CONFLICT (scorer, scan_id) DO UPDATE SET score = excluded.score, score_in_sample = excluded.score_in_sample"
 )
 
 
@@ -66,54 +71,69 @@ class Scores:
             yield VectorPage(ids, [_LABELS[name] for name in labels], contents, b"".join(vectors))
             last = ids[-1]
 
-    def save(self, pages: Iterable[ScorePage]) -> None:
-        """Write scores; those from an earlier scoring are replaced."""
+    def outline(self, job_id: str) -> Iterator[OutlinePage]:
+        """The embedded scans of a job without their vectors, in pages, in order of submission."""
+        query: _Query = select(ScanRow.id, ScanRow.label, ScanRow.sha256).where(
+            ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED
+        )
+        for rows in self._pages(query, ScanRow.id):
+            ids, labels, digests = zip(*rows, strict=True)
+            are_normal = [label == Label.NORMAL for label in labels]
+            yield OutlinePage(ids, are_normal, [int(digest[:_DIGITS], 16) for digest in digests])
+
+    def save(self, scorer: str, pages: Iterable[ScorePage]) -> None:
+        """Write the scores of a scorer; those from an earlier scoring are replaced."""
         iterator = iter(pages)
         # The next pages are computed before the transaction begins, not in it.
         while group := list(islice(iterator, _PAGES_WRITTEN)):
             with self._database.write() as session:
                 for page in group:
-                    self._save_page(session, page)
+                    self._save_page(session, scorer, page)
 
-    def _save_page(self, session: Session, page: ScorePage) -> None:
+    def _save_page(self, session: Session, scorer: str, page: ScorePage) -> None:
         ids, scores, in_sample = page.scan_ids, page.scores, page.scores_in_sample
         if self._database.dialect == "postgresql":
             arrays = {"ids": list(ids), "scores": list(scores), "in_sample": list(in_sample)}
-            session.execute(_SAVE_PAGE, arrays | {"first": min(ids), "last": max(ids)})
+            session.execute(_SAVE_PAGE, {"scorer": scorer} | arrays)
         else:
             # The driver's own call: SQLAlchemy's takes three times as long.
-            rows = list(zip(scores, in_sample, ids, strict=True))
+            rows = list(zip(repeat(scorer, len(ids)), ids, scores, in_sample, strict=True))
             session.connection().exec_driver_sql(_SAVE_ROW, rows)
 
-    def ranking(self, job_id: str) -> Iterator[RankedScan]:
+    def ranking(self, job_id: str, scorers: Sequence[str] = DEFAULT_SCORERS) -> Iterator[RankedScan]:
         """The scored scans, the most anomalous first; equal scores in order of submission.
 
         One query, whose rows the database sorts: a reader who pauses keeps its transaction open.
+
+        Args:
+            job_id: the job.
+            scorers: first the one that ranks, then those whose scores come with it; the job has scores of all.
         """
-        query: _Query = (
-            select(ScanRow.path, ScanRow.label, ScanRow.score, ScanRow.score_in_sample, ScanRow.sha256)
-            .where(ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED, ScanRow.score.is_not(None))
-            .order_by(ScanRow.score.desc(), ScanRow.id)
+        tables = [aliased(ScoreRow) for _ in scorers]
+        columns = [column for table in tables for column in (table.score, table.score_in_sample)]
+        query: _Query = select(ScanRow.path, ScanRow.label, ScanRow.sha256, *columns).where(
+            ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED
+        )
+        for name, table in zip(scorers, tables, strict=True):
+            query = query.join(table, (table.scan_id == ScanRow.id) & (table.scorer == name))
+        query = query.order_by(tables[0].score.desc(), ScanRow.id)
+        with self._database.read() as session:
+            rows = session.connection().execution_options(yield_per=_PAGE).execute(query)
+            for path, label, sha256, score, in_sample, *rest in rows:
+                others = tuple(map(ScorePair, rest[::2], rest[1::2]))
+                yield RankedScan(path, _LABELS[label], score, in_sample, sha256, others)
+
+    def of_normals(self, job_id: str, scorer: str) -> "array[float]":
+        """The scores that a scorer gave the normals, in no order: n float64."""
+        query = (
+            select(ScoreRow.score)
+            .join(ScanRow, ScanRow.id == ScoreRow.scan_id)
+            .where(ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED, ScanRow.label == Label.NORMAL)
+            .where(ScoreRow.scorer == scorer)
         )
         with self._database.read() as session:
             rows = session.connection().execution_options(yield_per=_PAGE).execute(query)
-            for path, label, score, in_sample, sha256 in rows:
-                yield RankedScan(path, _LABELS[label], score, in_sample, sha256)
-
-    def normals(self, job_id: str) -> "array[float]":
-        """The scores of the normals, in no order: n float64; none where all normals have one content.
-
-        Such normals cannot be scored without themselves, so what they have is in-sample.
-        """
-        normal = (ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED, ScanRow.label == Label.NORMAL)
-        with self._database.read() as session:
-            contents = select(func.min(ScanRow.sha256), func.max(ScanRow.sha256)).where(*normal)
-            first, last = session.execute(contents).one()
-            if first == last:
-                return array("d")
-            scored = select(ScanRow.score).where(*normal)
-            rows = session.connection().execution_options(yield_per=_PAGE).execute(scored)
-            return array("d", (score for (score,) in rows if score is not None))
+            return array("d", (score for (score,) in rows))
 
     def failures(self, job_id: str) -> Iterator[Failure]:
         """The scans that have no embedding, in order of submission."""
@@ -130,6 +150,11 @@ class Scores:
             yield IgnoredFile(path, reason)
 
     def _rows(self, query: _Query, key: Any) -> Iterator[Any]:
+        """Rows by a key, which comes first in them."""
+        for page in self._pages(query, key):
+            yield from page
+
+    def _pages(self, query: _Query, key: Any) -> Iterator[Sequence[Any]]:
         """Rows by a key, which comes first in them, each page in its own short transaction."""
         last = 0
         while True:
@@ -137,7 +162,7 @@ class Scores:
                 page = session.execute(query.where(key > last).order_by(key).limit(_PAGE)).all()
             if not page:
                 return
-            yield from page
+            yield page
             last = page[-1][0]
 
 

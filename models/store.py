@@ -244,6 +244,16 @@ class Store:
             row.worker = worker
             return _job(row)
 
+    def add_scorers(self, job_id: str, scorers: Sequence[str], result: Mapping[str, Any]) -> bool:
+        """Note that a done job has the scores of these scorers, the one that ranks first, and what its report says.
+
+        Returns:
+            False when the job is not done any more.
+        """
+        done = update(JobRow).where(JobRow.id == job_id, JobRow.state == JobState.DONE)
+        with self._database.write() as session:
+            return changed_rows(session, done.values(scorers=list(scorers), result=dict(result))) == 1
+
     def finish_job(self, job_id: str, result: Mapping[str, Any]) -> bool:
         """Mark a job as done. False when it was not being scored any more."""
         return self._end(job_id, (JobState.SCORING,), state=JobState.DONE, result=dict(result))
@@ -314,6 +324,7 @@ def _job(row: JobRow) -> Job:
         priority=Priority(row.priority),
         follow_links=row.follow_links,
         false_alarm_rate=row.false_alarm_rate,
+        scorers=tuple(row.scorers),
         notes=row.notes,
         scans=row.scans,
         normal=row.normal,

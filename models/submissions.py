@@ -126,6 +126,7 @@ def _new_row(job: NewJob) -> JobRow:
         follow_links=job.follow_links,
         rehash=job.rehash,
         false_alarm_rate=job.false_alarm_rate,
+        scorers=list(job.scorers),
         notes=dict(job.notes),
         scans=0,
         normal=0,

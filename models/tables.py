@@ -8,6 +8,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from .records import DEFAULT_FALSE_ALARM_RATE
+from .scorers import DEFAULT_SCORERS
 
 # Names for constraints, the same on every database, so that a migration can drop one.
 _NAMES = {
@@ -55,6 +56,8 @@ class JobRow(Base):
     """Whether files are read that did not change since they were read last."""
     false_alarm_rate: Mapped[float] = mapped_column(default=DEFAULT_FALSE_ALARM_RATE)
     """The share of normal scans that the report may call anomalies."""
+    scorers: Mapped[list[str]] = mapped_column(JSON, default=list(DEFAULT_SCORERS))
+    """Names, first the one that ranks the scans."""
     notes: Mapped[dict[str, str]] = mapped_column(JSON)
     """What the submitter said about the choice of `source`, `encoder` and `labels`."""
     scans: Mapped[int]
@@ -114,12 +117,24 @@ class ScanRow(Base):
     sha256: Mapped[str | None] = mapped_column(String(64))
     failure_kind: Mapped[str | None] = mapped_column(String(32))
     failure_detail: Mapped[str | None] = mapped_column(Text)
-    score: Mapped[float | None]
-    score_in_sample: Mapped[float | None]
 
     # No index has `state` in it: it would be written with every scan that is embedded. PostgreSQL keeps room in its
     # pages, so that a scan's new row comes beside the old one.
     __table_args__ = (Index(None, "job_id", "id"), {"postgresql_with": {"fillfactor": 70}})
+
+
+class ScoreRow(Base):
+    """What one scorer gave one scan."""
+
+    __tablename__ = "scores"
+
+    scorer: Mapped[str] = mapped_column(String(32), primary_key=True)
+    scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"), primary_key=True)
+    score: Mapped[float]
+    score_in_sample: Mapped[float]
+
+    # Without a row id of its own, SQLite keeps the rows in the key's order, in which they are written and read.
+    __table_args__ = {"sqlite_with_rowid": False}
 
 
 class IgnoredRow(Base):

@@ -15,6 +15,7 @@ import click
 from ..models.encoders import AUTO, DEFAULT_ENCODER, OFFLINE_ENCODER, PRECISIONS, EncoderSpec, parse_encoder
 from ..models.errors import JobStateError, ReportError, ScanomalyError
 from ..models.records import DEFAULT_FALSE_ALARM_RATE
+from ..models.scorers import DEFAULT_SCORERS, SCORERS, parse_scorers
 from ..models.settings import Settings
 from ..models.states import JobState, Priority
 from .status import JobStatus, job_status, result_lines, status_lines, worker_json, worker_line
@@ -79,6 +80,15 @@ def _job_options(function: _Function) -> _Function:
             show_default=True,
             metavar="SHARE",
             help="The share of normal scans that the report may call anomalies.",
+        ),
+        click.option(
+            "--scorer",
+            "scorers",
+            default=",".join(DEFAULT_SCORERS),
+            show_default=True,
+            metavar="NAMES",
+            callback=lambda _context, _option, names: parse_scorers(names),
+            help=f"Of {', '.join(SCORERS)}, with commas between them: the first ranks, the report compares all.",
         ),
         click.option("--out", type=click.Path(path_type=Path), help="The folder to write the report into."),
         click.option(
@@ -431,6 +441,37 @@ def report(job: str, open_it: bool, rebuild: bool, out: Path | None, as_json: bo
 
 
 @cli.command()
+@click.argument("job")
+@click.option(
+    "--scorer",
+    "scorers",
+    metavar="NAMES",
+    callback=lambda _context, _option, names: parse_scorers(names) if names else (),
+    help=f"Of {', '.join(SCORERS)}, with commas between them.",
+)
+@click.option("--headline", type=click.Choice(SCORERS), help="The scorer that ranks the scans from now on.")
+@_OPEN
+@_JSON
+@_DEBUG
+def score(job: str, scorers: tuple[str, ...], headline: str | None, open_it: bool, as_json: bool) -> int:
+    """Score a done job with more scorers, and write its report again.
+
+    They work on the stored embeddings: nothing is encoded.
+    """
+    from .local import rebuild_report
+
+    if not scorers and headline is None:
+        raise click.UsageError("name scorers with --scorer, or one with --headline")
+    with _store() as store:
+        found = store.find_job(job)
+        if found.state != JobState.DONE:
+            raise JobStateError(f"job {found.id} is {found.state}: only a done job can be scored again")
+        rebuild_report(found.id, scorers=scorers or (str(headline),), headline=headline)
+        status = job_status(store, found.id)
+    return _finish(status, as_json, open_it)
+
+
+@cli.command()
 @_encoder_options
 @_JSON
 @_DEBUG
@@ -471,6 +512,7 @@ def _request(
     follow_links: bool,
     rehash: bool,
     false_alarm_rate: float,
+    scorers: tuple[str, ...],
     device: str | None = None,
     **options: Any,
 ) -> "Request":
@@ -489,6 +531,7 @@ def _request(
         follow_links,
         rehash,
         false_alarm_rate,
+        scorers,
         notes,
     )
 

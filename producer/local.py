@@ -266,16 +266,23 @@ def require_encoder(encoder: EncoderSpec, device: str | None = None, fetch: bool
     return remarks
 
 
-def rebuild_report(job_id: str, folder: Path | None) -> None:
+def rebuild_report(
+    job_id: str, folder: Path | None = None, scorers: Sequence[str] = (), headline: str | None = None
+) -> None:
     """Write a report again in a process of the worker's side.
+
+    Args:
+        job_id: the job, which is done.
+        folder: where to; None for the job's own folder.
+        scorers: score it with these first, and write the report into the job's own folder.
+        headline: with `scorers`, the one that ranks the scans from now on; None for the one that does.
 
     Raises:
         ScanomalyError: it cannot be written; the message is the other process's.
     """
     require_worker()
-    command = [sys.executable, "-m", "scanomaly.worker.rebuild", job_id]
-    done = subprocess.run(
-        [*command, *([str(folder)] if folder else [])], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "scanomaly.worker.rebuild", job_id, *([str(folder)] if folder else [])]
+    command += [*(["--scorer", *scorers] if scorers else []), *(["--headline", headline] if headline else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ScanomalyError((done.stderr.strip().splitlines() or ["the report cannot be written"])[-1])

@@ -165,6 +165,7 @@ def result_lines(status: JobStatus) -> list[str]:
         f"Scans           {progress.embedded} embedded: {job.normal} normal, {job.anomaly} anomaly{failed}",
         f"Encoder         {job.encoder.key}",
         f"AUROC           {_auroc(result)}",
+        *_other_scorers(job, result),
         *_called(result.get("decision"), job),
         f"Most anomalous  {top}",
         f"Report          {job.report_folder}/report.html",
@@ -182,6 +183,15 @@ def _auroc(result: dict[str, Any]) -> str:
         f"{result['auroc']:.3f}{sure} leave-one-out, {result['auroc_in_sample']:.3f} in-sample; "
         f"average precision {result['average_precision']:.3f}"
     )
+
+
+def _other_scorers(job: Job, result: dict[str, Any]) -> list[str]:
+    measured = result.get("scorers", {})
+    others = [(name, measured.get(name, {}).get("auroc")) for name in job.scorers[1:]]
+    if not others:
+        return []
+    texts = [f"{name} {'not measured' if auroc is None else format(auroc, '.3f')}" for name, auroc in others]
+    return [f"Other scorers   AUROC leave-one-out: {', '.join(texts)}"]
 
 
 def _called(decision: dict[str, Any] | None, job: Job) -> list[str]:

@@ -18,6 +18,7 @@ from ..models.errors import BrokerUnreachableError, ReportError, SourceError, St
 from ..models.patience import patiently
 from ..models.records import DEFAULT_FALSE_ALARM_RATE, FoundScan, IgnoredFile, Job, NewJob
 from ..models.reports import check_replaceable
+from ..models.scorers import DEFAULT_SCORERS
 from ..models.settings import Settings
 from ..models.states import Label, Priority
 from ..models.store import Store
@@ -50,6 +51,7 @@ class Request:
     follow_links: bool = False
     rehash: bool = False
     false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
+    scorers: tuple[str, ...] = DEFAULT_SCORERS
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -186,6 +188,7 @@ def _new_job(prepared: Prepared, settings: Settings) -> NewJob:
         follow_links=request.follow_links,
         rehash=request.rehash,
         false_alarm_rate=request.false_alarm_rate,
+        scorers=request.scorers,
     )
 
 

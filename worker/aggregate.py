@@ -1,26 +1,23 @@
 """The last step of a job: vectors → reference → scores → store → report."""
 
 import logging
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..models.errors import JobFailedError
 from ..models.patience import patiently
-from ..models.records import Job, Progress, ScorePage, VectorPage
+from ..models.records import Job, Progress
 from ..models.settings import Settings
-from ..models.states import JobState, Label
+from ..models.states import JobState
 from ..models.store import Store
-from .ahead import ahead
 from .encoding.files import ScanFiles
 from .encoding.images import ImageFailure, decode, thumbnail
-from .reporting.report import ReportCounts, ReportData, ReportTimings, decision, metrics, write_report
-from .scoring.centroid import CentroidScorer
+from .reporting.report import ReportCounts, ReportData, ReportTimings, comparison, decision, metrics, write_report
+from .score import JobScorer
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +64,37 @@ class Aggregator:
         if job is None:
             return
         begun = datetime.now(UTC)
-        self._score(job, self._fit(job))
+        scorer = JobScorer(self._store, job)
+        self._score(job, scorer, job.scorers)
         scoring_seconds = (datetime.now(UTC) - begun).total_seconds()
         folder = self._settings.local_path(job.report_folder)
-        result = self._write_report(job, folder, scoring_seconds, datetime.now(UTC))
+        result = self._write_report(job, scorer, folder, scoring_seconds, datetime.now(UTC))
         if self._store.finish_job(job.id, result):
             logger.info("job %s: done, report in %s", job.id, job.report_folder)
+
+    def add_scorers(self, job_id: str, names: Sequence[str], headline: str | None = None) -> None:
+        """Score a done job with more scorers, and write its report again.
+
+        Args:
+            job_id: the job.
+            names: the scorers; scores that the job has of one are replaced.
+            headline: the scorer that ranks the scans from now on; None for the one that does.
+
+        Raises:
+            JobFailedError: the job is not done.
+            ReportError: the report's folder cannot be written.
+        """
+        job = self._done_job(job_id)
+        scorer = JobScorer(self._store, job)
+        self._score(job, scorer, names)
+        order = dict.fromkeys([*([headline] if headline else []), *job.scorers, *names])
+        folder, now = self._settings.local_path(job.report_folder), job.finished_at or datetime.now(UTC)
+        job = replace(job, scorers=tuple(order))
+        result = self._write_report(job, scorer, folder, _scoring_seconds(job), now)
+        if not self._store.add_scorers(job.id, job.scorers, result):
+            raise JobFailedError(
+                f"job {job.id} was taken up again meanwhile: its report is written when it is done"
+            )
 
     def rebuild(self, job_id: str, folder: Path | None = None) -> None:
         """Write the report of a done job again, from the scores in the store.
@@ -85,20 +107,20 @@ class Aggregator:
             JobFailedError: the job is not done.
             ReportError: the folder cannot be written.
         """
-        job = self._store.find_job(job_id)
-        if job.state != JobState.DONE or job.result is None or job.finished_at is None:
-            raise JobFailedError(f"job {job.id} is {job.state}: only a done job has a report")
-        timings = job.result["timings"]
-        self._write_report(
-            job, folder or self._settings.local_path(job.report_folder), timings["scoring_seconds"], job.finished_at
-        )
+        job = self._done_job(job_id)
+        folder, now = folder or self._settings.local_path(job.report_folder), job.finished_at or datetime.now(UTC)
+        self._write_report(job, JobScorer(self._store, job), folder, _scoring_seconds(job), now)
 
-    def _fit(self, job: Job) -> CentroidScorer:
-        scorer = CentroidScorer()
-        pages = ahead(self._store.scores.vectors(job.id, Label.NORMAL))
+    def _done_job(self, job_id: str) -> Job:
+        job = self._store.find_job(job_id)
+        if job.state != JobState.DONE or job.result is None:
+            raise JobFailedError(f"job {job.id} is {job.state}: only a done job has a report")
+        return job
+
+    def _score(self, job: Job, scorer: JobScorer, names: Sequence[str]) -> None:
         try:
-            # An embedding that is not finite raises FloatingPointError: `encoding` lets none into the store.
-            return scorer.fit((_matrix(page), page.contents) for page in pages)
+            for name in names:
+                scorer.score(name)
         except ValueError:
             failure = next(self._store.scores.failures(job.id), None)
             first = f"; the first: {failure.path}: {failure.detail}" if failure else ""
@@ -106,12 +128,9 @@ class Aggregator:
                 f"none of the {job.normal} normal scans could be embedded, so there is no reference{first}"
             ) from None
 
-    def _score(self, job: Job, scorer: CentroidScorer) -> None:
-        """Read, compute and write at the same time, each in a thread of its own."""
-        pages = ahead(self._store.scores.vectors(job.id))
-        self._store.scores.save(ahead(_score_page(scorer, page) for page in pages))
-
-    def _write_report(self, job: Job, folder: Path, scoring_seconds: float, now: datetime) -> dict[str, object]:
+    def _write_report(
+        self, job: Job, scorer: JobScorer, folder: Path, scoring_seconds: float, now: datetime
+    ) -> dict[str, object]:
         """Write the report, and return what the store keeps of it."""
         progress = self._store.progress(job.id)
         timings = _timings(job, progress, scoring_seconds, now)
@@ -126,8 +145,9 @@ class Aggregator:
             encoder_note=job.notes.get("encoder"),
             labels_note=job.notes.get("labels", ""),
             counts=_counts(job, progress),
-            scans=self._store.scores.ranking(job.id),
-            normal_scores=self._store.scores.normals(job.id),
+            scorers=job.scorers,
+            scans=self._store.scores.ranking(job.id, job.scorers),
+            normal_scores=self._store.scores.of_normals(job.id, job.scorers[0]) if scorer.can_leave_out else (),
             false_alarm_rate=job.false_alarm_rate,
             failures=self._store.scores.failures(job.id),
             ignored=self._store.scores.ignored(job.id),
@@ -140,6 +160,7 @@ class Aggregator:
         return {
             **metrics(findings.evaluation),
             "decision": decision(findings),
+            "scorers": comparison(findings),
             "timings": asdict(timings),
             "warnings": list(findings.warnings),
             "most_anomalous": [{"path": scan.path, "score": scan.score} for scan in findings.most_anomalous],
@@ -152,20 +173,9 @@ class Aggregator:
             return None
 
 
-def _score_page(scorer: CentroidScorer, page: VectorPage) -> ScorePage:
-    matrix = _matrix(page)
-    in_sample = scorer.score(matrix)
-    scores = in_sample.copy()
-    normals = [row for row, label in enumerate(page.labels) if label is Label.NORMAL]
-    left_out = scorer.score_left_out(matrix[normals], [page.contents[row] for row in normals])
-    # A NaN says that no normal of other content is left: `Ranking.one_content` finds that out for the report.
-    scores[normals] = np.where(np.isnan(left_out), in_sample[normals], left_out)
-    return ScorePage(page.scan_ids, scores.tolist(), in_sample.tolist())
-
-
-def _matrix(page: VectorPage) -> NDArray[np.float32]:
-    """(n, dimension) float32 from the stored bytes."""
-    return np.frombuffer(page.vectors, dtype="<f4").reshape(len(page.scan_ids), -1)
+def _scoring_seconds(job: Job) -> float:
+    seconds: float = (job.result or {})["timings"]["scoring_seconds"]
+    return seconds
 
 
 def _counts(job: Job, progress: Progress) -> ReportCounts:

@@ -1,4 +1,4 @@
-"""`python -m scanomaly.worker.rebuild JOB [FOLDER]`: write a report again, here and now, without a queue."""
+"""Write a report again, here and now, without a queue: with more scorers, where they are named."""
 
 import argparse
 import sys
@@ -15,10 +15,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scanomaly.worker.rebuild")
     parser.add_argument("job")
     parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--scorer", nargs="*", default=[])
+    parser.add_argument("--headline")
     options = parser.parse_args()
     try:
         settings = Settings.from_environment()
-        Aggregator(Store.open(settings), settings).rebuild(options.job, options.folder)
+        aggregator = Aggregator(Store.open(settings), settings)
+        if options.scorer:
+            aggregator.add_scorers(options.job, options.scorer, options.headline)
+        else:
+            aggregator.rebuild(options.job, options.folder)
     except ScanomalyError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

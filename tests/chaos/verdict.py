@@ -78,7 +78,10 @@ def judge_stop(world: World, verdict: Verdict) -> None:
 
 
 def _judge_rows(world: World, expected: Scores, verdict: Verdict) -> None:
-    scans = world.rows("SELECT path, state, score, score_in_sample, failure_kind FROM scans")
+    scans = world.rows(
+        "SELECT path, state, score, score_in_sample, failure_kind FROM scans "
+        "LEFT JOIN scores ON scan_id = id AND scorer = 'centroid'"
+    )
     verdict.require(len(scans) == len({scan[0] for scan in scans}), "a scan has two rows")
     verdict.require({scan[0] for scan in scans} == expected.keys(), "the scans are not those of the folder")
     unfit = [scan for scan in scans if scan[1] != "embedded" or scan[2] is None or scan[3] is None]

@@ -216,7 +216,7 @@ def test_lists_come_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
     assert [page.scan_ids for page in store.scores.vectors("abcdef")] == [(6, 7), (8, 9), (10,)]
     assert list(store.scores.vectors("other")) == []
     assert [failure.path for failure in store.scores.failures("other")] == [scan.path for scan in SCANS]
-    store.scores.save([ScorePage([6, 7, 8, 9, 10], [0.1, 0.2, 0.3, 0.4, 0.5], [0.0] * 5)])
+    store.scores.save("centroid", [ScorePage([6, 7, 8, 9, 10], [0.1, 0.2, 0.3, 0.4, 0.5], [0.0] * 5)])
     assert [scan.score for scan in store.scores.ranking("abcdef")] == [0.5, 0.4, 0.3, 0.2, 0.1]
 
 
@@ -224,7 +224,7 @@ def test_scores_are_kept_to_the_last_bit_and_replaced(store: Store) -> None:
     add_job(store)
     embed_all(store, "abcdef")
     pages = [ScorePage([4, 1], [1 / 3, 0.1 + 0.2], [5e-324, 2.0]), ScorePage([2], [1e-17], [math.pi])]
-    store.scores.save([ScorePage([1, 2], [0.9, 0.9], [0.9, 0.9]), *pages])
+    store.scores.save("centroid", [ScorePage([1, 2], [0.9, 0.9], [0.9, 0.9]), *pages])
     scores = {scan.path: (scan.score, scan.score_in_sample) for scan in store.scores.ranking("abcdef")}
     assert scores == {
         "no/a b.png": (0.1 + 0.2, 2.0),
@@ -244,7 +244,7 @@ def test_an_embedding_belongs_to_a_content_and_an_encoder(store: Store) -> None:
 def test_ranking_is_by_score_and_then_by_submission(store: Store) -> None:
     add_job(store)
     embed_all(store, "abcdef", fail=(5,))
-    store.scores.save([ScorePage([1, 2, 3, 4], [0.1, 0.9, 0.9, 0.2], [0.05, 0.8, 0.9, 0.2])])
+    store.scores.save("centroid", [ScorePage([1, 2, 3, 4], [0.1, 0.9, 0.9, 0.2], [0.05, 0.8, 0.9, 0.2])])
     ranking = list(store.scores.ranking("abcdef"))
     assert [scan.path for scan in ranking] == ["no/ü.png", "yes/c.png", "d.png", "no/a b.png"]
     assert (ranking[0].score, ranking[0].score_in_sample) == (0.9, 0.8)

@@ -85,6 +85,7 @@ def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportDa
         counts=ReportCounts(
             len(names), len(names) - others, others * labelled, others * (not labelled), len(names), 0, 0
         ),
+        scorers=["centroid"],
         scans=scans,
         normal_scores=[scan.score for scan in scans if scan.label is Label.NORMAL],
         false_alarm_rate=0.25,

@@ -65,6 +65,44 @@ class Evaluation:
     precision_recall: PrecisionRecall | None = None
 
 
+@dataclass(frozen=True)
+class Difference:
+    """The AUROC of one scorer minus another's on the same scans, with DeLong's 95 % interval and two-sided p-value;
+    these are None where a class has a single scan."""
+
+    auroc: float
+    interval: Interval | None
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class ScorerResult:
+    """What one of several scorers is worth; the first of them has no difference to itself."""
+
+    name: str
+    evaluation: Evaluation
+    difference: Difference | None
+
+
+def difference(scores: ArrayLike, others: ArrayLike, is_anomaly: ArrayLike) -> Difference | None:
+    """How much better one scorer is than another on the same scans.
+
+    Args:
+        scores: (n,) of the one.
+        others: (n,) of the other.
+        is_anomaly: (n,) bool.
+
+    Returns:
+        None when one of the two classes has no scan.
+    """
+    truth = np.asarray(is_anomaly, dtype=bool)
+    if truth.all() or not truth.any():
+        return None
+    both = intervals.delong(truth, scores, others)
+    value = float(both.aurocs[0] - both.aurocs[1])
+    return Difference(value, both.interval_of_difference(0, 1), both.p_of_difference(0, 1))
+
+
 def evaluate(scores: ArrayLike, scores_in_sample: ArrayLike, is_anomaly: ArrayLike) -> Evaluation:
     """Compare the scores with the labels.
 

@@ -43,18 +43,27 @@ class DeLong:
         low, high = np.clip([self.aurocs[scorer] - width, self.aurocs[scorer] + width], 0.0, 1.0)
         return Interval(float(low), float(high))
 
+    def interval_of_difference(self, one: int, other: int) -> Interval | None:
+        """Of the AUROC of one scorer minus another's. None where there is no variance to compare with."""
+        width = norm.ppf((1 + LEVEL) / 2) * np.sqrt(max(self._variance(one, other), 0.0))
+        if not np.isfinite(width):
+            return None
+        difference = self.aurocs[one] - self.aurocs[other]
+        return Interval(float(difference - width), float(difference + width))
+
     def p_of_difference(self, one: int, other: int) -> float | None:
         """Two-sided p-value of two scorers being equally good; None where there is no variance to compare with."""
-        difference = self.aurocs[one] - self.aurocs[other]
-        contrast = np.zeros(len(self.aurocs))
-        contrast[one] += 1
-        contrast[other] -= 1
-        variance = contrast @ self.covariance @ contrast
+        difference, variance = self.aurocs[one] - self.aurocs[other], self._variance(one, other)
         if not np.isfinite(variance):
             return None
         if variance <= _ROUNDING**2:
             return 1.0 if abs(difference) <= _ROUNDING else 0.0
         return float(2 * norm.sf(abs(difference) / np.sqrt(variance)))
+
+    def _variance(self, one: int, other: int) -> float:
+        """Of the difference of two AUROCs; NaN where there is none."""
+        covariance = self.covariance
+        return float(covariance[one, one] + covariance[other, other] - 2 * covariance[one, other])
 
 
 def delong(truth: ArrayLike, *scorers: ArrayLike) -> DeLong:

@@ -17,6 +17,7 @@ from ...models.records import RankedScan
 from .decisions import Decisions, decided
 from .intervals import Interval
 from .ranking import GROUPS
+from .wording import MEANINGS
 
 if TYPE_CHECKING:  # for its type only: report.py is the one that calls this module
     from .report import Findings, ReportData
@@ -54,6 +55,8 @@ def render_page(data: "ReportData", findings: "Findings", charts: Mapping[str, b
         .render(
             data=data,
             evaluation=findings.evaluation,
+            comparison=findings.comparison,
+            meanings=MEANINGS,
             warnings=findings.warnings,
             failures=findings.failures,
             ignored=findings.ignored,
@@ -79,7 +82,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": _number, "plural": _plural, "duration": _duration, "utc": _utc}
-    environment.filters |= {"p_value": _p_value, "range": _range, "ends": _ends}
+    environment.filters |= {"p_value": _p_value, "range": _range, "ends": _ends, "signed": _signed}
     return environment
 
 
@@ -122,6 +125,10 @@ def _p_value(value: float) -> str:
 
 def _range(interval: Interval | None) -> str:
     return "" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _ends(interval: tuple[float | None, float | None]) -> str:

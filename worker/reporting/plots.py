@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .evaluation import PrecisionRecall, Roc
 from .intervals import GRID, Curve
+from .wording import AXES
 
 BINS = 30
 _SIZE_INCHES = (6.4, 4.8)
@@ -25,18 +26,23 @@ _INK = "#1f2937"
 _COLOURS = {"normal": "#1f77b4", "anomaly": "#ff7f0e", "unlabelled": "#7f7f7f"}
 
 
-def draw_histogram(groups: Mapping[str, ArrayLike], threshold: float | None = None) -> bytes:
+def draw_histogram(
+    groups: Mapping[str, ArrayLike], threshold: float | None = None, axis: str = AXES["centroid"]
+) -> bytes:
     """The chart of `histogram_figure` as a PNG. The same scores give the same bytes."""
-    return _png(histogram_figure(groups, threshold))
+    return _png(histogram_figure(groups, threshold, axis))
 
 
-def histogram_figure(groups: Mapping[str, ArrayLike], threshold: float | None = None) -> Figure:
+def histogram_figure(
+    groups: Mapping[str, ArrayLike], threshold: float | None = None, axis: str = AXES["centroid"]
+) -> Figure:
     """Draw the scores of each group: translucent, 30 bins, each group over its own range, one over the other.
 
     Args:
         groups: "normal", "anomaly" or "unlabelled" → (n,) scores, in drawing order. A group without a finite
             score is left out.
         threshold: drawn as an upright line; None for no line.
+        axis: what the scores are.
     """
     figure, axes = _new_chart()
     for name, scores in groups.items():
@@ -46,7 +52,7 @@ def histogram_figure(groups: Mapping[str, ArrayLike], threshold: float | None = 
             axes.hist(finite, bins=BINS, range=_own_range(finite), alpha=0.5, label=label, color=_COLOURS[name])
     if threshold is not None:
         axes.axvline(threshold, color=_INK, linewidth=1.5, linestyle="--", label=f"threshold {threshold:.4f}")
-    axes.set_xlabel("Cosine distance to the normal reference")
+    axes.set_xlabel(axis)
     axes.set_ylabel("Frequency (scans)")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.get_legend_handles_labels()[0]:

@@ -1,7 +1,7 @@
 """What a report keeps of the rows that pass by on their way into its CSV files; there may be millions."""
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...models.records import RankedScan
 from ...models.states import Label
-from .evaluation import Evaluation, evaluate
+from .evaluation import ScorerResult, difference, evaluate
 
 _T = TypeVar("_T")
 
@@ -36,14 +36,14 @@ class Excerpt(Generic[_T]):
 
 
 class Ranking:
-    """The first scans of the ranking, and the score and label of every one: 17 bytes a scan."""
+    """The first scans of the ranking, and the scores and label of every one: 1 byte a scan, and 16 a scorer."""
 
-    def __init__(self, shown: int) -> None:
-        """Keep the first `shown` scans."""
+    def __init__(self, shown: int, scorers: Sequence[str]) -> None:
+        """Keep the first `shown` scans of a ranking by the first of `scorers`."""
         self._shown = shown
+        self._names = scorers
         self.first: list[RankedScan] = []
-        self._scores = array("d")
-        self._in_sample = array("d")
+        self._columns = [(array("d"), array("d")) for _ in scorers]
         self._labels = array("b")
 
     def passing(self, scans: Iterable[RankedScan]) -> Iterator[RankedScan]:
@@ -55,18 +55,20 @@ class Ranking:
 
     def _take(self, page: list[RankedScan]) -> None:
         self.first += page[: self._shown - len(self.first)]
-        _, labels, scores, in_sample, *_ = zip(*page, strict=True)
-        self._scores.extend(scores)
-        self._in_sample.extend(in_sample)
+        _, labels, scores, in_sample, _, others = zip(*page, strict=True)
+        pairs = [(scores, in_sample), *(zip(*column, strict=True) for column in zip(*others, strict=True))]
+        for column, pair in zip(self._columns, pairs, strict=True):
+            for kept, new in zip(column, pair, strict=True):
+                kept.extend(new)
         self._labels.extend([_CODES[label] for label in labels])
 
     @property
     def total(self) -> int:
-        return len(self._scores)
+        return len(self._labels)
 
     def scores_of(self, group: str) -> NDArray[np.float64]:
         """The scores of a group of `GROUPS`, highest first: (n,)."""
-        return np.frombuffer(self._scores, np.float64)[self._labelled(group)]
+        return self._scores(0)[self._labelled(group)]
 
     def count(self, group: str) -> int:
         return int(np.count_nonzero(self._labelled(group)))
@@ -74,14 +76,20 @@ class Ranking:
     def count_above(self, group: str, threshold: float) -> int:
         return int(np.count_nonzero(self.scores_of(group) > threshold))
 
-    def evaluation(self) -> Evaluation:
-        """How well the scores tell anomalies from normals."""
+    def comparison(self) -> list[ScorerResult]:
+        """How well each scorer tells anomalies from normals, the one that ranks first."""
         labelled = ~self._labelled("unlabelled")
-        return evaluate(
-            np.frombuffer(self._scores, np.float64)[labelled],
-            np.frombuffer(self._in_sample, np.float64)[labelled],
-            self._labelled("anomaly")[labelled],
-        )
+        truth = self._labelled("anomaly")[labelled]
+        results = []
+        for number, name in enumerate(self._names):
+            scores = self._scores(number)[labelled]
+            found = evaluate(scores, self._scores(number, in_sample=True)[labelled], truth)
+            first = self._scores(0)[labelled]
+            results.append(ScorerResult(name, found, difference(scores, first, truth) if number else None))
+        return results
+
+    def _scores(self, scorer: int, in_sample: bool = False) -> NDArray[np.float64]:
+        return np.frombuffer(self._columns[scorer][in_sample], np.float64)
 
     def _labelled(self, group: str) -> NDArray[np.bool_]:
         return np.asarray(np.frombuffer(self._labels, np.int8) == _CODES[GROUPS[group]])

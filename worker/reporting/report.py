@@ -12,14 +12,14 @@ from numpy.typing import ArrayLike
 
 from ...models.records import Failure, IgnoredFile, RankedScan
 from .decisions import Decisions, decided
-from .evaluation import Estimate, Evaluation
+from .evaluation import Difference, Estimate, Evaluation, ScorerResult
 from .files import whole_folder, write_csv
 from .page import LISTED, render_page
 from .plots import draw_histogram, draw_precision_recall, draw_roc
 from .ranking import GROUPS, Excerpt, Ranking
+from .wording import AXES
 
 SCHEMA_VERSION = 1
-SCORER = "centroid"
 
 SCORES_COLUMNS = ("rank", "path", "label", "score", "score_in_sample", "sha256", "p_value", "predicted")
 FAILURES_COLUMNS = ("path", "kind", "detail")
@@ -69,6 +69,7 @@ class ReportData:
         source_note: why another source than the asked for one was taken; shown at the top. None when there is none.
         encoder_note: why another encoder than the usual one ran; shown at the top. None when there is no reason.
         labels_note: how the labels were found.
+        scorers: their names, first the one that ranks; `others` of each scan has the scores of the rest.
         scans: by score, highest first, then in order of submission; the rank is the position, from 1.
         normal_scores: (n,) the leave-one-out scores of the normals; none where all of them have one content.
         false_alarm_rate: the share of normal scans that the threshold may call anomalies.
@@ -87,6 +88,7 @@ class ReportData:
     encoder_note: str | None
     labels_note: str
     counts: ReportCounts
+    scorers: Sequence[str]
     scans: Iterable[RankedScan]
     normal_scores: ArrayLike
     false_alarm_rate: float
@@ -109,9 +111,14 @@ class Findings:
     ranking: Ranking
     failures: Excerpt[Failure]
     ignored: Excerpt[IgnoredFile]
-    evaluation: Evaluation
+    comparison: Sequence[ScorerResult]
     decisions: Decisions
     warnings: Sequence[str]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Of the scorer that ranks."""
+        return self.comparison[0].evaluation
 
     @property
     def most_anomalous(self) -> Sequence[RankedScan]:
@@ -126,7 +133,7 @@ def write_report(data: ReportData, folder: Path) -> Findings:
     """
     with whole_folder(folder) as staging:
         findings = _write_lists(data, staging)
-        charts = _draw(findings)
+        charts = _draw(data.scorers[0], findings)
         for name, chart in charts.items():
             (staging / f"{name}.png").write_bytes(chart)
         (staging / "report.html").write_text(render_page(data, findings, charts), encoding="utf-8")
@@ -138,17 +145,19 @@ def write_report(data: ReportData, folder: Path) -> Findings:
 
 def _write_lists(data: ReportData, staging: Path) -> Findings:
     """Write the CSV files, and keep of their rows what the other files say of them."""
-    ranking = Ranking(max(data.gallery_scans, _MOST_ANOMALOUS))
+    ranking = Ranking(max(data.gallery_scans, _MOST_ANOMALOUS), data.scorers)
     failures, ignored = Excerpt[Failure](LISTED), Excerpt[IgnoredFile](LISTED)
     decisions = Decisions(data.normal_scores, data.false_alarm_rate)
-    write_csv(staging / "scores.csv", SCORES_COLUMNS, _ranked(ranking.passing(data.scans), decisions))
+    columns = (*SCORES_COLUMNS, *(f"score_{name}" for name in data.scorers[1:]))
+    write_csv(staging / "scores.csv", columns, _ranked(ranking.passing(data.scans), decisions))
     failed = ((failure.path, failure.kind, failure.detail) for failure in failures.passing(data.failures))
     write_csv(staging / "failures.csv", FAILURES_COLUMNS, failed)
     left_out = ((file.path, file.reason) for file in ignored.passing(data.ignored))
     write_csv(staging / "ignored.csv", IGNORED_COLUMNS, left_out)
     # Without leave-one-out scores of the normals there is nothing honest to compare with.
-    evaluation = ranking.evaluation() if decisions.normals else Evaluation()
-    return Findings(ranking, failures, ignored, evaluation, decisions, _warnings(decisions))
+    nothing = [ScorerResult(name, Evaluation(), None) for name in data.scorers]
+    compared = ranking.comparison() if decisions.normals else nothing
+    return Findings(ranking, failures, ignored, compared, decisions, _warnings(decisions))
 
 
 def _ranked(scans: Iterable[RankedScan], decisions: Decisions) -> Iterator[tuple[Any, ...]]:
@@ -158,7 +167,7 @@ def _ranked(scans: Iterable[RankedScan], decisions: Decisions) -> Iterator[tuple
         p_values, predicted = decided(page, decisions)
         for scan, p_value, label in zip(page, p_values, predicted, strict=True):
             rank += 1
-            yield (rank, *scan[:-1], p_value, label)
+            yield (rank, *scan[:-1], p_value, label, *(pair.score for pair in scan.others))
 
 
 def _warnings(decisions: Decisions) -> list[str]:
@@ -173,10 +182,10 @@ def _warnings(decisions: Decisions) -> list[str]:
     return []
 
 
-def _draw(findings: Findings) -> dict[str, bytes]:
+def _draw(scorer: str, findings: Findings) -> dict[str, bytes]:
     """The charts, as PNG, by name; the curves only where there is something to draw."""
     groups = {group: findings.ranking.scores_of(group) for group in GROUPS}
-    charts = {"histogram": draw_histogram(groups, findings.decisions.threshold)}
+    charts = {"histogram": draw_histogram(groups, findings.decisions.threshold, AXES[scorer])}
     evaluation = findings.evaluation
     if evaluation.roc is not None and evaluation.auroc is not None:
         charts["roc"] = draw_roc(evaluation.roc, evaluation.auroc.value)
@@ -198,11 +207,12 @@ def _document(data: ReportData, findings: Findings, files: Sequence[str]) -> dic
         "encoder_key": data.encoder_key,
         "source_note": data.source_note,
         "encoder_note": data.encoder_note,
-        "scorer": SCORER,
+        "scorer": data.scorers[0],
         "labels_note": data.labels_note,
         "counts": asdict(data.counts),
         **metrics(findings.evaluation),
         "decision": decision(findings),
+        "scorers": comparison(findings),
         "timings": asdict(data.timings),
         "versions": dict(data.versions),
         "warnings": list(findings.warnings),
@@ -223,6 +233,24 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
         "auroc_in_sample": evaluation.auroc_in_sample,
         "prevalence": evaluation.prevalence,
         "intervals": {name: _bounds(estimate) for name, estimate in estimates.items()},
+    }
+
+
+def comparison(findings: Findings) -> dict[str, Any]:
+    """What each scorer is worth, by its name, with the difference to the one that ranks."""
+    return {
+        result.name: metrics(result.evaluation)
+        | {"difference": None if result.difference is None else _difference(result.difference)}
+        for result in findings.comparison
+    }
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    interval = difference.interval
+    return {
+        "auroc": difference.auroc,
+        "interval": None if interval is None else list(astuple(interval)),
+        "p_value": difference.p_value,
     }
 
 

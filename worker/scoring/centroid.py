@@ -5,15 +5,13 @@ multiple cancer types by shrunken centroids of gene expression", PNAS 99, 2002; 
 with one class. Leaving a sample out by downdating the sum is the usual closed form of leave-one-out.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32] | NDArray[np.float64]
-Scores = NDArray[np.float64]
+from .scorer import Chunk, Scores, Units, Vectors, unit_rows
 
 # A mean of unit vectors that is shorter than this points nowhere: rounding decides its direction.
 _SHORTEST_REFERENCE = 1e-9
@@ -25,49 +23,45 @@ class CentroidScorer:
 
         r = (1/N) Σ xᵢ / ‖xᵢ‖  over the N normals,      score(x) = 1 − x·r / (‖x‖ ‖r‖)
 
-    A score lies in [0, 2]; 0 is the direction of the reference. Only the sum, the count and the count per
-    content stay in memory, whatever the number of normals. The sum is float64: neither the size nor the order
-    of the chunks changes a score by more than 1e-6.
+    A score lies in [0, 2]; 0 is the direction of the reference. Only sums and counts stay in memory: one of all
+    normals, and one of each unit that has several. The sums are float64: neither the size nor the order of the chunks
+    changes a score by more than 1e-6.
     """
 
     name = "centroid"
 
-    def __init__(self) -> None:
+    def __init__(self, shared_units: int = 0) -> None:
+        """`shared_units`: the units 0, 1, … below it may have several normals; every other has one at most."""
+        self._shared = shared_units
         self._sum: NDArray[np.float64] | None = None
-        self._count = 0
-        self._per_content: Counter[str] = Counter()
 
-    def fit(self, chunks: Iterable[tuple[Vectors, Sequence[str]]]) -> Self:
-        """Read the normals once and keep their reference.
-
-        Args:
-            chunks: pairs of vectors, shape (n, d), float32 or float64, and the n SHA-256 digests of the
-                images' contents. n may differ between chunks and may be 0.
-
-        Raises:
-            ValueError: there are no normals, or a chunk's two parts differ in length.
-            FloatingPointError: a vector is not finite; one such would make every score NaN.
-        """
-        self._sum, self._count, self._per_content = None, 0, Counter()
-        for vectors, contents in chunks:
-            if len(vectors) != len(contents):
-                raise ValueError(f"{len(vectors)} vectors came with {len(contents)} content digests")
+    def fit(self, chunks: Iterable[Chunk]) -> Self:
+        """See `Scorer.fit`. One vector that is not finite would make every score NaN."""
+        self._sum, self._count = None, 0
+        self._unit_counts = np.zeros(self._shared, dtype=np.int64)
+        for vectors, units in chunks:
+            _check_lengths(vectors, units)
             if len(vectors):
-                self._add(vectors, contents)
+                self._add(vectors, units)
         if self._sum is None:
             raise ValueError("there are no normal scans to build a reference from")
         return self
 
-    def _add(self, vectors: Vectors, contents: Sequence[str]) -> None:
+    def _add(self, vectors: Vectors, units: Units) -> None:
         chunk_sum = np.zeros(vectors.shape[1])
         for block in _blocks(vectors):
             # Row by row onto the sum so far: the same additions, in the same order, as without blocks.
-            chunk_sum = np.vstack([chunk_sum, _unit(block)]).sum(axis=0)
+            chunk_sum = np.vstack([chunk_sum, unit_rows(block)]).sum(axis=0)
         if not np.isfinite(chunk_sum).all():
             raise FloatingPointError("the embedding of a normal scan holds NaN or infinity")
-        self._sum = chunk_sum if self._sum is None else self._sum + chunk_sum
+        if self._sum is None:
+            self._sum = np.zeros_like(chunk_sum)
+            self._unit_sums = np.zeros((self._shared, vectors.shape[1]))
+        self._sum = self._sum + chunk_sum
         self._count += len(vectors)
-        self._per_content.update(contents)
+        shared = units < self._shared
+        np.add.at(self._unit_sums, units[shared], unit_rows(vectors[shared]))
+        np.add.at(self._unit_counts, units[shared], 1)
 
     def score(self, vectors: Vectors) -> Scores:
         """The distance of each vector to the reference, shape (n, d) → (n,) float64 in [0, 2].
@@ -78,36 +72,34 @@ class CentroidScorer:
         return np.concatenate(
             [
                 _distances(units, np.broadcast_to(total, units.shape), np.full(len(units), self._count))
-                for units in map(_unit, _blocks(vectors))
+                for units in map(unit_rows, _blocks(vectors))
             ]
         )
 
-    def score_left_out(self, vectors: Vectors, contents: Sequence[str]) -> Scores:
-        """The distance of each normal to the reference of all *other* normals, (n, d) → (n,) float64.
+    def score_left_out(self, vectors: Vectors, units: Units) -> Scores:
+        """The distance of each normal to the reference of the normals of other units, (n, d) and (n,) → (n,) float64.
 
-        A normal that helped to build the reference lies too close to it. So all k normals of the same content
-        as x are left out together. That is exact, and O(d) a scan, from the sum S:
+        A normal that helped to build the reference lies too close to it. So all normals of its unit U are left out
+        together. That is exact, and O(d) a scan, from the sums:
 
-            r′ ∝ S − k · x / ‖x‖
+            r′ ∝ S − Σ xᵢ / ‖xᵢ‖  over the normals of U
 
-        NaN where every normal has this one content and nothing is left; a content that is not among the
-        normals has k = 0, which is `score`.
+        NaN where every normal is in one unit and nothing is left.
 
         Raises:
             ValueError: the two arguments differ in length.
         """
-        if len(vectors) != len(contents):
-            raise ValueError(f"{len(vectors)} vectors came with {len(contents)} content digests")
+        _check_lengths(vectors, units)
+        pairs = zip(_blocks(vectors), _blocks(units), strict=True)
+        return np.concatenate([self._left_out(unit_rows(rows), own) for rows, own in pairs])
+
+    def _left_out(self, rows: NDArray[np.float64], units: Units) -> Scores:
         total = self._fitted_sum()
-        left_out = np.array([self._per_content[content] for content in contents], dtype=np.int64)
-        remaining = self._count - left_out
-        distances = np.concatenate(
-            [
-                _distances(units, total - left_out_here[:, np.newaxis] * units, self._count - left_out_here)
-                for units, left_out_here in zip(map(_unit, _blocks(vectors)), _blocks(left_out), strict=True)
-            ]
-        )
-        return np.where(remaining > 0, distances, np.nan)
+        sums, counts = rows.copy(), np.ones(len(rows), dtype=np.int64)
+        shared = units < self._shared
+        sums[shared], counts[shared] = self._unit_sums[units[shared]], self._unit_counts[units[shared]]
+        remaining = self._count - counts
+        return np.where(remaining > 0, _distances(rows, total - sums, remaining), np.nan)
 
     def _fitted_sum(self) -> NDArray[np.float64]:
         if self._sum is None:
@@ -121,11 +113,9 @@ def _blocks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield rows[start : start + _BLOCK_ROWS]
 
 
-def _unit(vectors: Vectors) -> NDArray[np.float64]:
-    """Rows of length 1 in float64 (float32 rows are off by 1e-7); a row of zeros stays one."""
-    rows = np.asarray(vectors, dtype=np.float64)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(lengths == 0, 1.0, lengths)
+def _check_lengths(vectors: Vectors, units: Units) -> None:
+    if len(vectors) != len(units):
+        raise ValueError(f"{len(vectors)} vectors came with {len(units)} units")
 
 
 def _distances(
