@@ -134,7 +134,7 @@ class ScoreRow(Base):
     score_in_sample: Mapped[float]
 
     # Without a row id of its own, SQLite keeps the rows in the key's order, in which they are written and read.
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
 
 class IgnoredRow(Base):

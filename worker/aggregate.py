@@ -92,9 +92,7 @@ class Aggregator:
         job = replace(job, scorers=tuple(order))
         result = self._write_report(job, scorer, folder, _scoring_seconds(job), now)
         if not self._store.add_scorers(job.id, job.scorers, result):
-            raise JobFailedError(
-                f"job {job.id} was taken up again meanwhile: its report is written when it is done"
-            )
+            raise JobFailedError(f"job {job.id} was taken up again meanwhile: score it when it is done")
 
     def rebuild(self, job_id: str, folder: Path | None = None) -> None:
         """Write the report of a done job again, from the scores in the store.

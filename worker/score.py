@@ -1,13 +1,12 @@
 """A job's stored vectors → scores, in the store."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..models.records import Job, ScorePage, VectorPage
-from ..models.scorers import SCORERS
 from ..models.states import Label
 from ..models.store import Store
 from .ahead import ahead
@@ -43,14 +42,12 @@ class JobScorer:
         return bool(len(normals) and (normals != normals[0]).any())
 
     def _make(self, name: str) -> Scorer:
-        makers = {
+        makers: dict[str, Callable[[], Scorer]] = {
             "centroid": lambda: CentroidScorer(self._shared_units),
             "knn": KnnScorer,
             "mahalanobis": MahalanobisScorer,
         }
-        assert makers.keys() == set(SCORERS)
-        made: Scorer = makers[name]()
-        return made
+        return makers[name]()
 
     def _normals(self) -> Iterator[Chunk]:
         for page in ahead(self._store.scores.vectors(self._job.id, Label.NORMAL)):

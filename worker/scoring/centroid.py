@@ -24,8 +24,8 @@ class CentroidScorer:
         r = (1/N) Σ xᵢ / ‖xᵢ‖  over the N normals,      score(x) = 1 − x·r / (‖x‖ ‖r‖)
 
     A score lies in [0, 2]; 0 is the direction of the reference. Only sums and counts stay in memory: one of all
-    normals, and one of each unit that has several. The sums are float64: neither the size nor the order of the chunks
-    changes a score by more than 1e-6.
+    normals, and one of each unit that has several. The sums are float64: neither the size nor the order of the
+    chunks changes a score by more than 1e-6.
     """
 
     name = "centroid"
@@ -77,7 +77,7 @@ class CentroidScorer:
         )
 
     def score_left_out(self, vectors: Vectors, units: Units) -> Scores:
-        """The distance of each normal to the reference of the normals of other units, (n, d) and (n,) → (n,) float64.
+        """The distance of each normal to the reference of those of other units, (n, d) and (n,) → (n,) float64.
 
         A normal that helped to build the reference lies too close to it. So all normals of its unit U are left out
         together. That is exact, and O(d) a scan, from the sums:

@@ -1,5 +1,5 @@
-"""The distance to the nearest normals (Ramaswamy, Rastogi & Shim, Efficient Algorithms for Mining Outliers from Large
-Data Sets, SIGMOD 2000; the mean of k distances is Angiulli & Pizzuti's, PKDD 2002)."""
+"""The distance to the nearest normals (Ramaswamy, Rastogi & Shim, Efficient Algorithms for Mining Outliers from
+Large Data Sets, SIGMOD 2000; the mean of k distances is Angiulli & Pizzuti's, PKDD 2002)."""
 
 from collections.abc import Iterable
 from typing import Self

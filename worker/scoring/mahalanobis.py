@@ -25,8 +25,8 @@ class MahalanobisScorer:
         score(x) = √((x̂ − μ)ᵀ Σ⁻¹ (x̂ − μ)),      Σ = (1 − α) S + α (tr S / d) I
 
     S is the normals' covariance, and α Ledoit & Wolf's (Journal of Multivariate Analysis 88, 2004): it makes Σ one
-    that can be inverted, and the best estimate in the mean square, also of fewer normals than dimensions. Of more than
-    `MOST_NORMALS` normals a sample is kept.
+    that can be inverted, and the best estimate in the mean square, also of fewer normals than dimensions. Of more
+    than `MOST_NORMALS` normals a sample is kept.
     """
 
     name = "mahalanobis"
@@ -98,4 +98,5 @@ class _Spread:
             seen = self._few @ away.T
             squares = np.square(away).sum(axis=1) - np.einsum("kn,kn->n", seen, cho_solve(self._factor, seen))
             squares /= self._ridge
-        return np.sqrt(np.maximum(squares, 0.0))
+        distances: Scores = np.sqrt(np.maximum(squares, 0.0))
+        return distances

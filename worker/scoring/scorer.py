@@ -1,7 +1,7 @@
 """What every scorer does, and the sample of normals that those work on which keep them."""
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol, Self, TypeAlias
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +46,14 @@ class Scorer(Protocol):
 
 
 def sample(chunks: Iterable[Chunk], limit: int = MOST_NORMALS) -> Chunk:
-    """At most `limit` normals in their order, each as likely as any other, in one pass. The draw is always the same.
+    """At most `limit` normals in their order, each as likely as any other: always the same draw, in one pass.
 
     Raises:
         ValueError: there are no normals, or a chunk's two parts differ in length.
         FloatingPointError: a vector is not finite.
     """
     rng = np.random.default_rng(_SEED)
-    kept: tuple[NDArray[np.float64], Vectors, Units] | None = None
+    kept: tuple[NDArray[Any], ...] | None = None
     for vectors, units in chunks:
         if len(vectors) != len(units):
             raise ValueError(f"{len(vectors)} vectors came with {len(units)} units")
@@ -62,13 +62,13 @@ def sample(chunks: Iterable[Chunk], limit: int = MOST_NORMALS) -> Chunk:
         if not np.isfinite(vectors).all():
             raise FloatingPointError("the embedding of a normal scan holds NaN or infinity")
         # Each normal draws a number, and the lowest numbers stay.
-        new = (rng.random(len(vectors)), vectors, units)
+        new: tuple[NDArray[Any], ...] = (rng.random(len(vectors)), vectors, units)
         parts = new if kept is None else tuple(np.concatenate(pair) for pair in zip(kept, new, strict=True))
         draws = parts[0]
         if len(draws) > limit:
             stay = np.sort(np.argpartition(draws, limit)[:limit])
             parts = tuple(part[stay] for part in parts)
-        kept = (parts[0], parts[1], parts[2])
+        kept = parts
     if kept is None or not len(kept[0]):
         raise ValueError("there are no normal scans to compare with")
     return Chunk(kept[1], kept[2])

@@ -13,11 +13,10 @@ def upgrade() -> None:
     op.create_table(
         "scores",
         sa.Column("scorer", sa.String(32), primary_key=True),
-        sa.Column(
-            "scan_id", sa.Integer, sa.ForeignKey("scans.id", name="fk_scores_scan_id_scans"), primary_key=True
-        ),
+        sa.Column("scan_id", sa.Integer, primary_key=True),
         sa.Column("score", sa.Float, nullable=False),
         sa.Column("score_in_sample", sa.Float, nullable=False),
+        sa.ForeignKeyConstraint(["scan_id"], ["scans.id"], name="fk_scores_scan_id_scans"),
         sqlite_with_rowid=False,
     )
     op.execute(
