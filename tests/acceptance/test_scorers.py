@@ -10,6 +10,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from sqlalchemy import create_engine, text
 
+from scanomaly.models.settings import Settings
+
 from .conftest import OFFLINE, Scanomaly, check_schema
 
 GOALS = {"centroid": 0.79, "knn": 0.86, "mahalanobis": 0.86}
@@ -21,7 +23,7 @@ def read_csv(file: Path) -> list[dict[str, str]]:
 
 
 def stored_vectors(home: Path) -> dict[str, np.ndarray]:
-    engine = create_engine(f"sqlite:///{home / 'scanomaly.sqlite'}")
+    engine = create_engine(Settings(home=home).resolved_store_url)
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT sha256, vector FROM embeddings")).all()
     engine.dispose()

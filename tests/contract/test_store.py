@@ -251,6 +251,37 @@ def test_ranking_is_by_score_and_then_by_submission(store: Store) -> None:
     assert [failure.path for failure in store.scores.failures("abcdef")] == ["e\n'\".png"]
 
 
+def test_scorers_have_their_own_scores_and_one_of_them_ranks(store: Store) -> None:
+    add_job(store)
+    embed_all(store, "abcdef", fail=(4, 5))
+    store.scores.save("centroid", [ScorePage([1, 2, 3], [0.1, 0.2, 0.3], [0.0, 0.1, 0.2])])
+    store.scores.save("knn", [ScorePage([1, 2, 3], [9.0, 7.0, 8.0], [6.0, 5.0, 4.0])])
+    by_knn = list(store.scores.ranking("abcdef", ("knn", "centroid")))
+    assert [(scan.score, scan.others) for scan in by_knn] == [
+        (9.0, ((0.1, 0.0),)),
+        (8.0, ((0.3, 0.2),)),
+        (7.0, ((0.2, 0.1),)),
+    ]
+    assert [scan.score for scan in store.scores.ranking("abcdef")] == [0.3, 0.2, 0.1]
+    normal = {scan.path for scan in SCANS if scan.label is Label.NORMAL}
+    expected = sorted(scan.score for scan in by_knn if scan.path in normal)
+    assert sorted(store.scores.of_normals("abcdef", "knn")) == expected
+    (page,) = store.scores.outline("abcdef")
+    assert (list(page.scan_ids), page.contents) == ([1, 2, 3], [0, 0, 0])
+    assert page.are_normal == [scan.label is Label.NORMAL for scan in SCANS[:3]]
+
+
+def test_only_a_done_job_gets_more_scorers(store: Store) -> None:
+    add_job(store)
+    assert not store.add_scorers("abcdef", ["knn"], {})
+    embed_all(store, "abcdef")
+    store.begin_scoring("abcdef")
+    store.finish_job("abcdef", {"auroc": 0.5})
+    assert store.add_scorers("abcdef", ["knn", "centroid"], {"auroc": 0.75})
+    job = store.find_job("abcdef")
+    assert (job.scorers, job.result) == (("knn", "centroid"), {"auroc": 0.75})
+
+
 def test_a_job_ends_once(store: Store) -> None:
     add_job(store)
     assert not store.finish_job("abcdef", {"auroc": 1.0})  # it is not being scored yet
@@ -653,8 +684,9 @@ def test_a_store_with_rows_is_upgraded_when_it_is_asked_for(url: str) -> None:
         )
         connection.execute(
             text(
-                "INSERT INTO scans (job_id, batch_id, path, label, state) VALUES "
-                "('old', 1, 'a.png', 'normal', 'pending'), ('old', 2, 'b.png', 'anomaly', 'embedded')"
+                "INSERT INTO scans (job_id, batch_id, path, label, state, sha256, score, score_in_sample) VALUES "
+                "('old', 1, 'a.png', 'normal', 'pending', NULL, NULL, NULL), "
+                "('old', 2, 'b.png', 'anomaly', 'embedded', 'b', 0.75, 0.5)"
             )
         )
     engine.dispose()
@@ -670,6 +702,8 @@ def test_a_store_with_rows_is_upgraded_when_it_is_asked_for(url: str) -> None:
     assert batch is not None
     assert ([scan.path for scan in batch.scans], batch.deaths) == (["a.png"], 0)
     assert store.progress("old").embedded == 1
+    assert (job.scorers, job.false_alarm_rate) == (("centroid",), 0.05)
+    assert [(scan.score, scan.score_in_sample) for scan in store.scores.ranking("old")] == [(0.75, 0.5)]
     store.close()
     migrate(url, "base")
 

@@ -20,7 +20,7 @@ def with_duplicates() -> tuple[np.ndarray, np.ndarray]:
     vectors, units = unit_rows(40), np.arange(40) + SHARED
     for unit, rows in enumerate([[0, 7, 31], [3, 4], [10, 11, 12, 13, 39]]):
         vectors[rows], units[rows] = vectors[rows[0]] + (unit == 2) * 0.01 * unit_rows(len(rows), seed=99), unit
-    return vectors, units
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), units
 
 
 def cosine_distance(one: np.ndarray, other: np.ndarray) -> float:

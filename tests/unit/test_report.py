@@ -266,7 +266,7 @@ class TestPage:
     def test_without_anomaly_labels_it_ranks(self, tmp_path: Path):
         write_report(make_data(labelled=False), tmp_path / "r")
         page = Page((tmp_path / "r" / "report.html").read_text(encoding="utf-8"))
-        assert "12 scans ranked by distance to 6 normal scans" in page.text
+        assert "12 scans ranked by how unlike 6 normal scans they are" in page.text
         assert "There is no ROC curve and no AUROC" in page.text
         assert len(page.all("img")) == 12 + 1
         assert not (tmp_path / "r" / "roc.png").exists()
