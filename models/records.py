@@ -218,3 +218,23 @@ class Failure:
     path: str
     kind: FailureKind
     detail: str
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What of a scan is plain to see without an encoder, as `worker/encoding/traits.py` measures it."""
+
+    format: str
+    """Pillow's name of the file's format: `JPEG`, `PNG`, …"""
+    file_bytes: int
+    width: int
+    """In pixels, as is the height."""
+    height: int
+    grey_mean: float
+    """From 0, black, to 255, white."""
+    grey_spread: float
+    """The standard deviation of grey."""
+    border_share: float
+    """The share of the picture that is black border, in [0, 1]."""
+    perceptual_hash: int
+    """64 bits, not negative. Those of pictures that look alike differ in few bits."""

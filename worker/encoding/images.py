@@ -128,7 +128,8 @@ def decode(data: bytes, max_pixels: int, check: Callable[[Image.Image], None] = 
 
     Returns:
         The image in mode RGB, 8 bits a channel, as stored. Grey of 16 or 32 bits, integer or float, is scaled
-        from its own minimum and maximum to 0 and 255; a constant image is black.
+        from its own minimum and maximum to 0 and 255; a constant image is black. Its `format` is the file's, which
+        Pillow's own conversion forgets.
 
     Raises:
         ImageFailure: NOT_AN_IMAGE, TRUNCATED (cut short or damaged) or TOO_LARGE.
@@ -154,7 +155,9 @@ def decode(data: bytes, max_pixels: int, check: Callable[[Image.Image], None] = 
         image.load()
     except Exception as error:
         raise _decoding_failure(image, error) from error
-    return _to_rgb(image)
+    rgb = _to_rgb(image)
+    rgb.format = image.format
+    return rgb
 
 
 def decoding_bytes(image: Image.Image, file_bytes: int) -> int:
