@@ -11,12 +11,13 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from .database import Database, changed_rows, upsert
+from .contents import add_contents
+from .database import Database, changed_rows
 from .encoders import EncoderSpec
 from .files import remember
-from .records import Batch, BatchScan, Call, FileState, ScanResult, WaitingBatch
+from .records import Batch, BatchScan, Call, FileState, NewContent, ScanResult, WaitingBatch
 from .states import BatchState, JobState, Priority, ScanState
-from .tables import BatchRow, EmbeddingRow, JobRow, ScanRow
+from .tables import BatchRow, JobRow, ScanRow
 from .workers import alive_names, window
 
 _ON_ITS_WAY = (BatchState.QUEUED, BatchState.RUNNING)
@@ -163,7 +164,7 @@ class Batches:
         self,
         batch: Batch,
         results: Sequence[ScanResult],
-        vectors: Mapping[str, bytes],
+        new: Mapping[str, NewContent],
         files: Mapping[str, FileState] | None = None,
         encoded: int | None = None,
     ) -> None:
@@ -175,9 +176,9 @@ class Batches:
         Args:
             batch: what `begin` returned.
             results: one for each of its scans.
-            vectors: new embeddings by digest; float32 bytes, little-endian, L2-normalised.
+            new: contents by digest.
             files: by path, what the files held that were read.
-            encoded: how many scans went through the encoder; None for as many as there are vectors.
+            encoded: how many scans went through the encoder; None for as many as there are new contents.
         """
         failed = sum(result.failure is not None for result in results)
         done = (
@@ -187,25 +188,17 @@ class Batches:
                 state=BatchState.DONE,
                 embedded=len(results) - failed,
                 failed=failed,
-                encoded=len(vectors) if encoded is None else encoded,
+                encoded=len(new) if encoded is None else encoded,
                 finished_at=datetime.now(UTC),
             )
         )
         with self._database.write() as session:
             if changed_rows(session, done) == 0:
                 return
-            self._add_embeddings(session, batch.encoder.key, vectors)
+            add_contents(session, batch.encoder, new)
             remember(session, batch.root, files or {})
             if results:
                 session.execute(update(ScanRow), [_scan_values(result) for result in results])
-
-    def _add_embeddings(self, session: Session, encoder_key: str, vectors: Mapping[str, bytes]) -> None:
-        # Sorted, so that two workers with the same content take PostgreSQL's row locks in one order.
-        rows = [
-            {"sha256": sha256, "encoder_key": encoder_key, "vector": vectors[sha256]} for sha256 in sorted(vectors)
-        ]
-        if rows:
-            session.execute(upsert(session, EmbeddingRow).on_conflict_do_nothing(), rows)
 
     def job_of(self, batch_id: int) -> str | None:
         """The id of a batch's job; None when there is no such batch."""

@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from .errors import SchemaError, StoreUnreachableError, UsageError
 from .settings import hide_password
 
-SCHEMA_VERSION = "0007"
+SCHEMA_VERSION = "0008"
 """The newest migration. A test compares it with Alembic's own head; importing Alembic to ask takes too long."""
 
 BINARY = "scanomaly_binary"

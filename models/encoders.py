@@ -18,6 +18,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 AUTO = "auto"
 """Stands for the precision that suits a device, where a person chooses; an encoder key never has it."""
 PREPROCESSING_VERSION = 1
+PATCHES_VERSION = 1
 PLUGINS = "scanomaly.encoders"
 """The group of entry points by which another package brings an encoder: see `worker/encoding/plugins.py`."""
 
@@ -39,11 +40,18 @@ class EncoderSpec:
     precision: str = "fp32"
     preprocessing: int = PREPROCESSING_VERSION
     weights_file: str | None = None
+    patches: bool = False
+    """Whether it makes patches too, for the scorers that compare them. The embeddings are the same."""
 
     @property
     def key(self) -> str:
         """`library/model/weights/precision/preprocessing`: equal keys give equal embeddings."""
         return f"{self.library}/{self.model}/{self.weights}/{self.precision}/p{self.preprocessing}"
+
+    @property
+    def patches_key(self) -> str:
+        """Equal keys give equal patches."""
+        return f"{self.key}/patches{PATCHES_VERSION}"
 
     @property
     def offline(self) -> bool:

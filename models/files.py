@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from .contents import known
 from .database import Database, upsert
+from .encoders import EncoderSpec
 from .records import FileState
-from .tables import EmbeddingRow, FileRow
+from .tables import FileRow
 
 
 class Files:
@@ -17,20 +19,16 @@ class Files:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def embedded(self, root: str, paths: Sequence[str], encoder_key: str) -> dict[str, FileState]:
-        """Of some files below a root, those whose content had an embedding when they were last read, by path.
+    def embedded(self, root: str, paths: Sequence[str], encoder: EncoderSpec) -> dict[str, FileState]:
+        """Of some files below a root, those whose content was known when they were last read, by path.
 
         Args:
             root: the absolute folder that the paths are relative to, as the job names it.
             paths: of the files.
-            encoder_key: the encoder of the embedding.
+            encoder: what is to be known of their contents is what a job with it needs.
         """
         path_of = {_digest(root, path): path for path in paths}
-        query = (
-            select(FileRow)
-            .join(EmbeddingRow, (EmbeddingRow.sha256 == FileRow.sha256) & (EmbeddingRow.encoder_key == encoder_key))
-            .where(FileRow.path_digest.in_(path_of))
-        )
+        query = select(FileRow).where(FileRow.path_digest.in_(path_of), known(FileRow.sha256, encoder))
         with self._database.read() as session:
             return {
                 path_of[row.path_digest]: FileState(row.size, row.modified_ns, row.sha256)

@@ -17,6 +17,8 @@ class FoundScan(NamedTuple):
 
     path: str
     label: Label | None = None
+    group: str | None = None
+    """The patient or the volume, say, that it belongs to with other scans."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +184,12 @@ class OutlinePage:
     """n embedded scans without their vectors. The columns are in one order."""
 
     scan_ids: Sequence[int]
-    are_normal: Sequence[bool]
+    labels: Sequence[Label | None]
+    groups: Sequence[str | None]
     contents: Sequence[int]
     """The first 64 bits of the SHA-256 digests."""
+    traits: Mapping[str, Sequence[Any]]
+    """Columns by the names of `Traits`; None for a scan that was embedded before traits were measured."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +207,7 @@ class RankedScan(NamedTuple):  # a million of them are made, and written as rows
     score: float
     score_in_sample: float
     sha256: str
+    group: str | None = None
     others: tuple["ScorePair", ...] = ()
     """Of the job's other scorers, in the order that the job names them."""
 
@@ -238,3 +244,23 @@ class Traits:
     """The share of the picture that is black border, in [0, 1]."""
     perceptual_hash: int
     """64 bits, not negative. Those of pictures that look alike differ in few bits."""
+
+
+@dataclass(frozen=True)
+class NewContent:
+    """What a worker found out about a content."""
+
+    vector: bytes
+    """float32, little-endian, L2-normalised."""
+    traits: Traits
+    patches: bytes | None = None
+    """As `models/patches.py` packs them; None where the job's encoder makes none."""
+
+
+class NamedScan(NamedTuple):
+    """An embedded scan as lists name it."""
+
+    id: int
+    path: str
+    label: Label | None
+    sha256: str

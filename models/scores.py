@@ -5,6 +5,7 @@ A million scans pass through here, so all of it comes and goes in pages.
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from itertools import islice, repeat
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -13,10 +14,20 @@ from sqlalchemy import ColumnElement, Select, func, select, text
 from sqlalchemy.orm import Session, aliased
 
 from .database import BINARY, Database
-from .records import Failure, IgnoredFile, OutlinePage, RankedScan, ScorePage, ScorePair, VectorPage
+from .records import (
+    Failure,
+    IgnoredFile,
+    NamedScan,
+    OutlinePage,
+    RankedScan,
+    ScorePage,
+    ScorePair,
+    Traits,
+    VectorPage,
+)
 from .scorers import DEFAULT_SCORERS
 from .states import FailureKind, Label, ScanState
-from .tables import EmbeddingRow, IgnoredRow, JobRow, ScanRow, ScoreRow
+from .tables import ContentRow, EmbeddingRow, IgnoredRow, JobRow, ScanRow, ScoreRow
 
 _PAGE = 2000
 """Rows read in one statement. The reference is summed up page by page: another number changes scores' last bits."""
@@ -73,13 +84,35 @@ class Scores:
 
     def outline(self, job_id: str) -> Iterator[OutlinePage]:
         """The embedded scans of a job without their vectors, in pages, in order of submission."""
-        query: _Query = select(ScanRow.id, ScanRow.label, ScanRow.sha256).where(
-            ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED
+        wanted = [ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED]
+        names = [field.name for field in fields(Traits)]
+        columns = [getattr(ContentRow, name) for name in names]
+        query: _Query = select(ScanRow.id, ScanRow.label, ScanRow.group_name, ScanRow.sha256, *columns).outerjoin(
+            ContentRow, ContentRow.sha256 == ScanRow.sha256
         )
-        for rows in self._pages(query, ScanRow.id):
-            ids, labels, digests = zip(*rows, strict=True)
-            are_normal = [label == Label.NORMAL for label in labels]
-            yield OutlinePage(ids, are_normal, [int(digest[:_DIGITS], 16) for digest in digests])
+        last = 0
+        while True:
+            with self._database.read() as session:
+                page = _page_after(session, wanted, last)
+                if page is None:
+                    return
+                rows = session.execute(query.where(*page).order_by(ScanRow.id)).all()
+            ids, labels, groups, digests, *traits = zip(*rows, strict=True)
+            contents = [int(digest[:_DIGITS], 16) for digest in digests]
+            by_name = dict(zip(names, traits, strict=True))
+            yield OutlinePage(ids, [_LABELS[name] for name in labels], groups, contents, by_name)
+            last = ids[-1]
+
+    def named(self, scan_ids: Sequence[int]) -> list[NamedScan]:
+        """What lists say of some scans, in their order."""
+        query: _Query = select(ScanRow.id, ScanRow.path, ScanRow.label, ScanRow.sha256)
+        found: dict[int, NamedScan] = {}
+        with self._database.read() as session:
+            for start in range(0, len(scan_ids), _PAGE):
+                page = ScanRow.id.in_(scan_ids[start : start + _PAGE])
+                for scan_id, path, label, sha256 in session.execute(query.where(page)):
+                    found[scan_id] = NamedScan(scan_id, path, _LABELS[label], sha256)
+        return [found[scan_id] for scan_id in scan_ids]
 
     def save(self, scorer: str, pages: Iterable[ScorePage]) -> None:
         """Write the scores of a scorer; those from an earlier scoring are replaced."""
@@ -111,7 +144,7 @@ class Scores:
         """
         tables = [aliased(ScoreRow) for _ in scorers]
         columns = [column for table in tables for column in (table.score, table.score_in_sample)]
-        query: _Query = select(ScanRow.path, ScanRow.label, ScanRow.sha256, *columns).where(
+        query: _Query = select(ScanRow.path, ScanRow.label, ScanRow.sha256, ScanRow.group_name, *columns).where(
             ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED
         )
         for name, table in zip(scorers, tables, strict=True):
@@ -119,9 +152,9 @@ class Scores:
         query = query.order_by(tables[0].score.desc(), ScanRow.id)
         with self._database.read() as session:
             rows = session.connection().execution_options(yield_per=_PAGE).execute(query)
-            for path, label, sha256, score, in_sample, *rest in rows:
+            for path, label, sha256, group, score, in_sample, *rest in rows:
                 others = tuple(map(ScorePair, rest[::2], rest[1::2]))
-                yield RankedScan(path, _LABELS[label], score, in_sample, sha256, others)
+                yield RankedScan(path, _LABELS[label], score, in_sample, sha256, group, others)
 
     def of_normals(self, job_id: str, scorer: str) -> "array[float]":
         """The scores that a scorer gave the normals, in no order: n float64."""
@@ -167,21 +200,16 @@ class Scores:
 
 
 def _vector_rows(session: Session, job_id: str, wanted: list[ColumnElement[bool]], last: int) -> Sequence[Any]:
-    """The page after the scan `last`: rows of id, label, digest, vector.
-
-    Where the page ends is asked first. Told only how many rows are wanted, PostgreSQL joins and sorts the whole job
-    for each page.
-    """
-    ids = select(ScanRow.id).where(*wanted, ScanRow.id > last).order_by(ScanRow.id).limit(_PAGE).subquery()
-    end = session.scalar(select(func.max(ids.c.id)))
-    if end is None:
+    """The page after the scan `last`: rows of id, label, digest, vector."""
+    page = _page_after(session, wanted, last)
+    if page is None:
         return []
     encoder_key = session.scalar(select(JobRow.encoder_key).where(JobRow.id == job_id))
     of_scan = (EmbeddingRow.sha256 == ScanRow.sha256) & (EmbeddingRow.encoder_key == encoder_key)
     query = (
         select(ScanRow.id, ScanRow.label, ScanRow.sha256, EmbeddingRow.vector)
         .join(EmbeddingRow, of_scan)
-        .where(*wanted, ScanRow.id > last, ScanRow.id <= end)
+        .where(*page)
     )
     result = session.connection().execute(query, execution_options={BINARY: True})
     # The driver's own rows: to make SQLAlchemy's of them takes a tenth of the time of it all.
@@ -189,3 +217,16 @@ def _vector_rows(session: Session, job_id: str, wanted: list[ColumnElement[bool]
     rows = sorted(result.cursor.fetchall(), key=itemgetter(0))
     result.close()
     return rows
+
+
+def _page_after(
+    session: Session, wanted: Sequence[ColumnElement[bool]], last: int
+) -> Sequence[ColumnElement[bool]] | None:
+    """The condition of the scans of the page after the scan `last`; None when there is none.
+
+    Where the page ends is asked first. Told only how many rows are wanted, PostgreSQL joins and sorts the whole job
+    for each page.
+    """
+    ids = select(ScanRow.id).where(*wanted, ScanRow.id > last).order_by(ScanRow.id).limit(_PAGE).subquery()
+    end = session.scalar(select(func.max(ids.c.id)))
+    return None if end is None else [*wanted, ScanRow.id > last, ScanRow.id <= end]

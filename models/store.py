@@ -1,4 +1,5 @@
-"""The store: jobs here; `submissions.py`, `batches.py`, `files.py`, `scores.py` and `workers.py` have the rest.
+"""The store: jobs here; `submissions.py`, `batches.py`, `contents.py`, `files.py`, `scores.py` and `workers.py`
+have the rest.
 
 No query is anywhere else.
 
@@ -15,6 +16,7 @@ from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from .batches import Batches, add_batch, call_off
+from .contents import Contents
 from .database import Database, changed_rows
 from .encoders import EncoderSpec
 from .errors import JobNotFoundError, JobStateError
@@ -24,7 +26,7 @@ from .scores import Scores
 from .settings import Settings
 from .states import JOB_TRANSITIONS, BatchState, JobState, Priority, ScanState
 from .submissions import Submissions
-from .tables import BatchRow, EmbeddingRow, JobRow, ScanRow
+from .tables import BatchRow, JobRow, ScanRow
 from .workers import Workers, alive_names
 
 _T = TypeVar("_T")
@@ -32,9 +34,9 @@ _Query: TypeAlias = Select[*tuple[Any, ...]]
 
 
 class Store:
-    """Jobs; `submissions`, `batches`, `files`, `scores` and `workers`. For several threads and processes.
+    """Jobs; `submissions`, `batches`, `contents`, `files`, `scores` and `workers`.
 
-    Every method raises StoreUnreachableError when the database cannot be used.
+    For several threads and processes. Every method raises StoreUnreachableError when the database cannot be used.
     """
 
     def __init__(self, url: str, upgrade: bool = False) -> None:
@@ -42,6 +44,7 @@ class Store:
         self._database = Database(url, upgrade)
         self.submissions = Submissions(self._database)
         self.batches = Batches(self._database)
+        self.contents = Contents(self._database)
         self.files = Files(self._database)
         self.scores = Scores(self._database)
         self.workers = Workers(self._database)
@@ -170,13 +173,6 @@ class Store:
             return len(failed)
 
     # --- the worker's side ---------------------------------------------------------------------------------
-
-    def has_embedding(self, sha256: str, encoder_key: str) -> bool:
-        query = select(EmbeddingRow.sha256).where(
-            EmbeddingRow.sha256 == sha256, EmbeddingRow.encoder_key == encoder_key
-        )
-        with self._database.read() as session:
-            return session.scalar(query) is not None
 
     def begin_scoring(self, job_id: str) -> bool:
         """Move a job on when it is whole and its last batch is done.

@@ -73,10 +73,11 @@ class Submissions:
     def _add_scans(self, session: Session, job: NewJob, scans: Sequence[FoundScan]) -> None:
         ids, pending = _add_batches(session, job, len(scans)), ScanState.PENDING.value
         rows = (
-            (job.id, ids[number // job.batch_size], path, label and str(label), pending)
-            for number, (path, label) in enumerate(scans)
+            (job.id, ids[number // job.batch_size], path, label and str(label), group, pending)
+            for number, (path, label, group) in enumerate(scans)
         )
-        self._database.insert_many(session, "scans", ("job_id", "batch_id", "path", "label", "state"), rows)
+        columns = ("job_id", "batch_id", "path", "label", "group_name", "state")
+        self._database.insert_many(session, "scans", columns, rows)
 
     def beat(self, job_id: str) -> None:
         """Say that the submitter of a job lives. Does nothing where there is no job, or it is whole."""

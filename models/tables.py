@@ -113,6 +113,8 @@ class ScanRow(Base):
     batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), index=True)
     path: Mapped[str] = mapped_column(Text)
     label: Mapped[str | None] = mapped_column(String(16))
+    group_name: Mapped[str | None] = mapped_column(Text)
+    """Of the patient or volume that it belongs to, say; None where the submitter named no groups."""
     state: Mapped[str] = mapped_column(String(16))
     sha256: Mapped[str | None] = mapped_column(String(64))
     failure_kind: Mapped[str | None] = mapped_column(String(32))
@@ -157,6 +159,34 @@ class EmbeddingRow(Base):
     encoder_key: Mapped[str] = mapped_column(String(200), primary_key=True)
     vector: Mapped[bytes] = mapped_column(LargeBinary)
     """float32, little-endian, L2-normalised."""
+
+
+class ContentRow(Base):
+    """The traits of a content, as `worker/encoding/traits.py` measures them."""
+
+    __tablename__ = "contents"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    format: Mapped[str] = mapped_column(String(16))
+    file_bytes: Mapped[int] = mapped_column(BigInteger)
+    width: Mapped[int]
+    height: Mapped[int]
+    grey_mean: Mapped[float]
+    grey_spread: Mapped[float]
+    border_share: Mapped[float]
+    perceptual_hash: Mapped[int] = mapped_column(BigInteger)
+    """64 bits; the highest is the sign."""
+
+
+class PatchesRow(Base):
+    """The patches of a content, for jobs whose scorers compare them."""
+
+    __tablename__ = "patches"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    patches_key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    patches: Mapped[bytes] = mapped_column(LargeBinary)
+    """As `models/patches.py` packs them."""
 
 
 class FileRow(Base):

@@ -98,6 +98,11 @@ def _job_options(function: _Function) -> _Function:
             help="A CSV file with the columns path,label.",
         ),
         click.option(
+            "--group",
+            metavar="COLUMN|REGEX",
+            help="What a patient's scans have in common: a column of --labels, or a regular expression on the path.",
+        ),
+        click.option(
             "--anomaly", multiple=True, metavar="GLOB", help="Scans known to be anomalies: a glob or a sub-folder."
         ),
         click.option(
@@ -506,6 +511,7 @@ def _request(
     normal: Sequence[str],
     anomaly: Sequence[str],
     labels_file: Path | None,
+    group: str | None,
     out: Path | None,
     batch_size: int | None,
     priority: str,
@@ -525,6 +531,7 @@ def _request(
         normal,
         anomaly,
         labels_file,
+        group,
         out,
         batch_size or settings.batch_size,
         Priority(priority),
@@ -565,6 +572,8 @@ def _found_lines(prepared: "Prepared") -> Iterator[str]:
     parts = [f"{labels[label]} {label or 'unlabelled'}" for label in sorted(labels, key=str, reverse=True)]
     found = f"{labels.total()} images ({', '.join(parts)}, {ignored.total()} ignored)"
     yield f"Found {found}: {prepared.notes['labels']}"
+    if "groups" in prepared.notes:
+        yield f"  {prepared.notes['groups']}"
     for reason, count in ignored.most_common():
         yield f"  ignored, {reason}: {count}"
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from ..models.errors import UsageError
 from ..models.states import Label
@@ -167,7 +168,7 @@ class _ByFile(Labels):
         self._found = 0
         for line, path, text in _read_labels(file):
             label = _read_label(text, f"{file}, line {line}")
-            if self._labels.setdefault(_below(root, path), label) != label:
+            if self._labels.setdefault(below(root, path), label) != label:
                 raise UsageError(f"{file}, line {line}: {path} has another label further up")
 
     def label(self, path: str) -> Label | None:
@@ -179,7 +180,7 @@ class _ByFile(Labels):
             return
         unknown = self._labels.keys() - scans()
         for line, path, _ in _read_labels(self._file):
-            if _below(self._root, path) in unknown:
+            if below(self._root, path) in unknown:
                 raise UsageError(
                     f"{self._file}, line {line}: {path} is none of the {count} images under {self._root}"
                 )
@@ -189,19 +190,36 @@ class _ByFile(Labels):
         return f"labels from {self._file.name}"
 
 
-def _read_labels(file: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield the number of each line, its path and its label."""
+class Line(NamedTuple):
+    """A line of a labels file: its number, and its fields by the names of the columns."""
+
+    number: int
+    columns: dict[str, str | None]
+
+
+def read_columns(file: Path) -> Iterator[Line]:
+    """The lines of a CSV file that has the columns `path` and `label`.
+
+    Raises:
+        UsageError: it cannot be read, or has other columns.
+    """
     try:
         with open(file, encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
             if not {"path", "label"} <= set(reader.fieldnames or ()):
                 raise UsageError(f"{file}: its first line must name the columns path,label")
             for row in reader:
-                yield reader.line_num, row["path"] or "", row["label"] or ""
+                yield Line(reader.line_num, row)
     except OSError as error:
         raise UsageError(f"{file} cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{file} is not a CSV file in UTF-8 ({error})") from None
+
+
+def _read_labels(file: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield the number of each line, its path and its label."""
+    for number, columns in read_columns(file):
+        yield number, columns["path"] or "", columns["label"] or ""
 
 
 def _read_label(text: str, where: str) -> Label | None:
@@ -213,6 +231,7 @@ def _read_label(text: str, where: str) -> Label | None:
     return _LABEL_OF_WORD[word]
 
 
-def _below(root: Path, path: str) -> str:
+def below(root: Path, path: str) -> str:
+    """A path of a labels file as scans have it: relative to the root, where it is below it."""
     absolute = Path(os.path.normpath(root / path))
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else path

@@ -24,6 +24,7 @@ from ..models.states import Label, Priority
 from ..models.store import Store
 from .datasets import is_dataset, resolve
 from .discover import Folder, PathList, Source
+from .groups import Groups
 from .interrupt import sigterm_as_interrupt
 from .labels import Labels, make_labels
 
@@ -45,6 +46,7 @@ class Request:
     normal: Sequence[str] = ()
     anomaly: Sequence[str] = ()
     labels_file: Path | None = None
+    group: str | None = None
     out: Path | None = None
     batch_size: int = 32
     priority: Priority = Priority.NORMAL
@@ -70,6 +72,7 @@ class Prepared:
     request: Request
     source: Source
     labels: Labels
+    groups: Groups | None
     counts: Counts
     notes: dict[str, str]
 
@@ -91,12 +94,17 @@ def prepare(request: Request, settings: Settings, counted: Callable[[int], None]
         check_report_folder(request.out, is_ours=settings.broker_url is None)
     source = _open_source(request, settings, notes)
     labels = make_labels(source.root, request.normal, request.anomaly, request.labels_file)
-    counts = _count(source, labels, counted)
+    groups = None if request.group is None else Groups(source.root, request.group, request.labels_file)
+    counts = _count(source, labels, groups, counted)
     scans = counts.labels.total()
     if scans == 0:
         raise _no_image(source, counts.ignored.total())
     labels.check(lambda: _scans(source), counts.labels[Label.NORMAL], scans)
-    return Prepared(request, source, labels, counts, notes | {"labels": labels.note})
+    notes["labels"] = labels.note
+    if groups is not None:
+        groups.check(scans)
+        notes["groups"] = groups.note
+    return Prepared(request, source, labels, groups, counts, notes)
 
 
 def _open_source(request: Request, settings: Settings, notes: dict[str, str]) -> Source:
@@ -110,11 +118,13 @@ def _open_source(request: Request, settings: Settings, notes: dict[str, str]) ->
     return Folder(dataset.folder, request.follow_links)
 
 
-def _count(source: Source, labels: Labels, counted: Callable[[int], None]) -> Counts:
+def _count(source: Source, labels: Labels, groups: Groups | None, counted: Callable[[int], None]) -> Counts:
     counts = Counts(Counter(), Counter())
     for number, (path, reason) in enumerate(source.walk(), 1):
         if reason is None:
             counts.labels[labels.label(path)] += 1
+            if groups is not None:
+                groups.group(path)
         else:
             counts.ignored[reason] += 1
         if number % _PART_FILES == 0:
@@ -200,7 +210,7 @@ def _store_parts(
     call: Callable[[str], object],
     stored: Callable[[str, int], None],
 ) -> None:
-    parts = _parts(prepared.source, prepared.labels, job.batch_size)
+    parts = _parts(prepared, job.batch_size)
     first = next(parts)
     store.submissions.add(job, first.scans, first.ignored, whole=first.last)
     done = first.files
@@ -235,8 +245,9 @@ class _Part:
         return len(self.scans) + len(self.ignored)
 
 
-def _parts(source: Source, labels: Labels, batch_size: int) -> Iterator[_Part]:
+def _parts(prepared: Prepared, batch_size: int) -> Iterator[_Part]:
     """Cut what a source holds into parts of whole batches."""
+    source, groups = prepared.source, prepared.groups
     size = -(-_PART_FILES // batch_size) * batch_size
     scans: list[FoundScan] = []
     ignored: list[IgnoredFile] = []
@@ -247,7 +258,8 @@ def _parts(source: Source, labels: Labels, batch_size: int) -> Iterator[_Part]:
             yield _Part(scans[:ready], ignored, last=False)
             scans, ignored = scans[ready:], []
         if reason is None:
-            scans.append(FoundScan(path, labels.label(path)))
+            group = None if groups is None else groups.group(path)
+            scans.append(FoundScan(path, prepared.labels.label(path), group))
             found += 1
         else:
             ignored.append(IgnoredFile(path, reason))

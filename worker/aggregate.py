@@ -16,7 +16,8 @@ from ..models.states import JobState
 from ..models.store import Store
 from .encoding.files import ScanFiles
 from .encoding.images import ImageFailure, decode, thumbnail
-from .reporting.report import ReportCounts, ReportData, ReportTimings, comparison, decision, metrics, write_report
+from .reporting.document import comparison, decision, grouped, metrics, trivial
+from .reporting.report import ReportCounts, ReportData, ReportTimings, write_report
 from .score import JobScorer
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,7 @@ class Aggregator:
         progress = self._store.progress(job.id)
         timings = _timings(job, progress, scoring_seconds, now)
         files = ScanFiles(self._settings.local_path(job.root), job.follow_links, self._settings.max_file_bytes)
+        can_leave_out = scorer.outline.can_leave_out
         data = ReportData(
             job_id=job.id,
             source=job.source,
@@ -142,10 +144,13 @@ class Aggregator:
             source_note=job.notes.get("source"),
             encoder_note=job.notes.get("encoder"),
             labels_note=job.notes.get("labels", ""),
+            groups_note=job.notes.get("groups"),
             counts=_counts(job, progress),
             scorers=job.scorers,
             scans=self._store.scores.ranking(job.id, job.scorers),
-            normal_scores=self._store.scores.of_normals(job.id, job.scorers[0]) if scorer.can_leave_out else (),
+            outline=scorer.outline,
+            named=self._store.scores.named,
+            normal_scores=self._store.scores.of_normals(job.id, job.scorers[0]) if can_leave_out else (),
             false_alarm_rate=job.false_alarm_rate,
             failures=self._store.scores.failures(job.id),
             ignored=self._store.scores.ignored(job.id),
@@ -159,6 +164,8 @@ class Aggregator:
             **metrics(findings.evaluation),
             "decision": decision(findings),
             "scorers": comparison(findings),
+            "shortcuts": trivial(findings),
+            "groups": grouped(findings),
             "timings": asdict(timings),
             "warnings": list(findings.warnings),
             "most_anomalous": [{"path": scan.path, "score": scan.score} for scan in findings.most_anomalous],

@@ -13,7 +13,7 @@ from ..models.errors import BrokerUnreachableError
 from ..models.patience import patiently
 from ..models.queue import Queue
 from ..models.reconcile import send_calls
-from ..models.records import Batch, FileState, ScanResult
+from ..models.records import Batch, FileState, NewContent, ScanResult
 from ..models.settings import Settings
 from ..models.states import FailureKind
 from ..models.store import Store
@@ -100,8 +100,11 @@ class Embedder:
 
     def _finish(self, batch: Batch, embedded: Embedded) -> None:
         results, encoded, files = embedded.results, embedded.encoded, embedded.files
-        vectors = {sha256: vector.astype(np.dtype("<f4")).tobytes() for sha256, vector in embedded.vectors.items()}
-        self._patiently(lambda: self._store.batches.finish(batch, results, vectors, files, encoded))
+        new = {
+            sha256: NewContent(vector.astype(np.dtype("<f4")).tobytes(), embedded.traits[sha256])
+            for sha256, vector in embedded.vectors.items()
+        }
+        self._patiently(lambda: self._store.batches.finish(batch, results, new, files, encoded))
         logger.info(
             "job %s, batch %d: %d scans, %d encoded, %d failed",
             *(batch.job_id, batch.id, len(results), encoded, sum(r.failure is not None for r in results)),
@@ -115,14 +118,14 @@ class Embedder:
 
     def _embedded(self, batch: Batch) -> AbstractContextManager[Embedded]:
         files = ScanFiles(self._settings.local_path(batch.root), batch.follow_links, self._settings.max_file_bytes)
-        key, paths = batch.encoder.key, [scan.path for scan in batch.scans]
+        encoder, paths = batch.encoder, [scan.path for scan in batch.scans]
         unchanged: dict[str, FileState] = {}
         if not batch.rehash:
-            unchanged = self._patiently(lambda: self._store.files.embedded(batch.root, paths, key))
+            unchanged = self._patiently(lambda: self._store.files.embedded(batch.root, paths, encoder))
         return self._pipeline(batch.encoder).embedded(
             batch.scans,
             files,
-            lambda sha256: self._patiently(lambda: self._store.has_embedding(sha256, key)),
+            lambda sha256: self._patiently(lambda: self._store.contents.is_known(sha256, encoder)),
             unchanged,
         )
 

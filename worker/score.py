@@ -13,6 +13,7 @@ from .ahead import ahead
 from .scoring.centroid import CentroidScorer
 from .scoring.knn import KnnScorer
 from .scoring.mahalanobis import MahalanobisScorer
+from .scoring.outline import Outline
 from .scoring.scorer import Chunk, Scorer
 
 
@@ -35,15 +36,9 @@ class JobScorer:
         pages = ahead(self._store.scores.vectors(self._job.id))
         self._store.scores.save(name, ahead(self._score_page(scorer, page) for page in pages))
 
-    @property
-    def can_leave_out(self) -> bool:
-        """Whether any normal is left when one is left out with its unit. If not, their scores are in-sample."""
-        normals = self._units[self._are_normal]
-        return bool(len(normals) and (normals != normals[0]).any())
-
     def _make(self, name: str) -> Scorer:
         makers: dict[str, Callable[[], Scorer]] = {
-            "centroid": lambda: CentroidScorer(self._shared_units),
+            "centroid": lambda: CentroidScorer(self.outline.shared_units),
             "knn": KnnScorer,
             "mahalanobis": MahalanobisScorer,
         }
@@ -59,43 +54,17 @@ class JobScorer:
         scores = in_sample.copy()
         normals = [row for row, label in enumerate(page.labels) if label is Label.NORMAL]
         left_out = scorer.score_left_out(matrix[normals], self._units_of(page)[normals])
-        # Where no normal of another unit is left, the report says that the scores are in-sample: `can_leave_out`.
+        # Where no normal of another unit is left, the report says so: see `Outline.can_leave_out`.
         scores[normals] = np.where(np.isnan(left_out), in_sample[normals], left_out)
         return ScorePage(page.scan_ids, scores.tolist(), in_sample.tolist())
 
     def _units_of(self, page: VectorPage) -> NDArray[np.int64]:
-        return self._units[np.searchsorted(self._scan_ids, page.scan_ids)]
+        return self.outline.units[self.outline.rows_of(page.scan_ids)]
 
     @cached_property
-    def _outline(self) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.uint64]]:
-        """Of all embedded scans, in order of submission: ids, whether they are normals, and contents."""
-        columns: tuple[list[np.ndarray], ...] = ([], [], [])
-        for page in self._store.scores.outline(self._job.id):
-            columns[0].append(np.array(page.scan_ids, dtype=np.int64))
-            columns[1].append(np.array(page.are_normal, dtype=bool))
-            columns[2].append(np.array(page.contents, dtype=np.uint64))
-        ids, normal, contents = (np.concatenate([np.empty(0, np.int64), *column]) for column in columns)
-        return ids, normal.astype(bool), contents.astype(np.uint64)
-
-    @property
-    def _scan_ids(self) -> NDArray[np.int64]:
-        return self._outline[0]
-
-    @property
-    def _are_normal(self) -> NDArray[np.bool_]:
-        return self._outline[1]
-
-    @cached_property
-    def _units(self) -> NDArray[np.int64]:
-        """The unit of each embedded scan; those with the most normals have the lowest numbers."""
-        units = np.unique(self._outline[2], return_inverse=True)[1]
-        normals = np.bincount(units[self._are_normal], minlength=units.max(initial=-1) + 1)
-        return np.argsort(np.argsort(-normals, kind="stable"))[units]
-
-    @property
-    def _shared_units(self) -> int:
-        """How many units have several normals."""
-        return int(np.count_nonzero(np.bincount(self._units[self._are_normal]) > 1))
+    def outline(self) -> Outline:
+        """The job's scans but for their vectors and scores. Read once."""
+        return Outline.read(self._store.scores.outline(self._job.id))
 
 
 def _matrix(page: VectorPage) -> NDArray[np.float32]:

@@ -15,7 +15,16 @@ from sqlalchemy import Connection, create_engine, event, inspect, text, update
 from scanomaly.models import database
 from scanomaly.models.encoders import parse_encoder
 from scanomaly.models.errors import JobNotFoundError, JobStateError, SchemaError, StoreUnreachableError, UsageError
-from scanomaly.models.records import FileState, FoundScan, IgnoredFile, NewJob, ScanResult, ScorePage
+from scanomaly.models.records import (
+    FileState,
+    FoundScan,
+    IgnoredFile,
+    NewContent,
+    NewJob,
+    ScanResult,
+    ScorePage,
+    Traits,
+)
 from scanomaly.models.states import FailureKind, JobState, Label, Priority
 from scanomaly.models.store import Store
 from scanomaly.models.tables import Base, JobRow, WorkerRow
@@ -37,6 +46,13 @@ def store(url: str) -> Iterator[Store]:
     store.close()
 
 
+TRAITS = Traits("PNG", 1234, 30, 20, 99.5, 20.25, 0.125, 2**64 - 5)
+
+
+def new(vectors: dict[str, bytes]) -> dict[str, NewContent]:
+    return {sha256: NewContent(vector, TRAITS) for sha256, vector in vectors.items()}
+
+
 def add_job(store: Store, job_id: str = "abcdef", batch_size: int = 2) -> str:
     job = NewJob(job_id, "./scans", "/scans", "/reports/abcdef", OFFLINE, batch_size, {"labels": "by folder"})
     store.submissions.add(job, SCANS, [IgnoredFile("notes.txt", "not an image by its ending")])
@@ -55,7 +71,7 @@ def embed_all(store: Store, job_id: str, fail: tuple[int, ...] = ()) -> None:
             for scan in batch.scans
         ]
         vectors = {result.sha256: bytes([result.scan_id] * 4) for result in results if result.sha256}
-        store.batches.finish(batch, results, vectors)
+        store.batches.finish(batch, results, new(vectors))
 
 
 def test_a_job_comes_back_as_it_was_stored(store: Store) -> None:
@@ -77,11 +93,11 @@ def test_files_that_were_read_are_remembered(store: Store) -> None:
     state = {path: FileState(7, 10**18 + number, f"{number:064d}") for number, path in enumerate(paths)}
     known = {state[path].sha256: b"1234" for path in paths[:3]}
     results = [ScanResult(scan.id, sha256=state[scan.path].sha256) for scan in batch.scans]
-    store.batches.finish(batch, results, known, state)
-    assert store.files.embedded("/scans", paths, OFFLINE.key) == {path: state[path] for path in paths[:3]}
-    assert store.files.embedded("/scans/", paths[:1], OFFLINE.key) == {paths[0]: state[paths[0]]}
-    assert store.files.embedded("/others", paths, OFFLINE.key) == {}
-    assert store.files.embedded("/scans", paths, "another/encoder") == {}
+    store.batches.finish(batch, results, new(known), state)
+    assert store.files.embedded("/scans", paths, OFFLINE) == {path: state[path] for path in paths[:3]}
+    assert store.files.embedded("/scans/", paths[:1], OFFLINE) == {paths[0]: state[paths[0]]}
+    assert store.files.embedded("/others", paths, OFFLINE) == {}
+    assert store.files.embedded("/scans", paths, parse_encoder()) == {}
 
 
 def test_what_a_file_held_last_is_remembered(store: Store) -> None:
@@ -92,8 +108,8 @@ def test_what_a_file_held_last_is_remembered(store: Store) -> None:
         batch = store.batches.begin(batch_id, "w1")
         assert batch is not None
         results = [ScanResult(scan.id, sha256=state.sha256) for scan in batch.scans]
-        store.batches.finish(batch, results, {state.sha256: b"1234"}, {"d.png": state})
-        assert store.files.embedded("/scans", ["d.png"], OFFLINE.key) == {"d.png": state}
+        store.batches.finish(batch, results, new({state.sha256: b"1234"}), {"d.png": state})
+        assert store.files.embedded("/scans", ["d.png"], OFFLINE) == {"d.png": state}
 
 
 def test_a_job_is_found_by_the_beginning_of_its_id(store: Store) -> None:
@@ -141,9 +157,9 @@ def test_a_batch_delivered_twice_is_written_once(store: Store) -> None:
     assert mine is not None
     assert yours is not None
     results = [ScanResult(scan.id, sha256=f"{scan.id:064d}") for scan in mine.scans]
-    store.batches.finish(mine, results, {f"{1:064d}": b"1111"})
+    store.batches.finish(mine, results, new({f"{1:064d}": b"1111"}))
     failed = [ScanResult(scan.id, failure=FailureKind.EMPTY, detail="") for scan in yours.scans]
-    store.batches.finish(yours, failed, {f"{1:064d}": b"9999"})
+    store.batches.finish(yours, failed, new({f"{1:064d}": b"9999"}))
     assert list(store.scores.failures("abcdef")) == []
     assert store.progress("abcdef").encoded == 1
     assert [page.vectors for page in store.scores.vectors("abcdef")] == [b"1111"]
@@ -156,7 +172,7 @@ def test_two_workers_with_the_same_content_keep_the_first_vector(store: Store) -
     for number, batch in enumerate(batches):
         assert batch is not None
         results = [ScanResult(scan.id, sha256="a" * 64) for scan in batch.scans]
-        store.batches.finish(batch, results, {"a" * 64: bytes([number])})
+        store.batches.finish(batch, results, new({"a" * 64: bytes([number])}))
     vectors = [page.vectors for job in ("one", "two") for page in store.scores.vectors(job)]
     assert vectors == [b"\0\0", b"\0\0"]
 
@@ -236,9 +252,41 @@ def test_scores_are_kept_to_the_last_bit_and_replaced(store: Store) -> None:
 def test_an_embedding_belongs_to_a_content_and_an_encoder(store: Store) -> None:
     add_job(store)
     embed_all(store, "abcdef")
-    assert store.has_embedding(f"{1:064d}", OFFLINE.key)
-    assert not store.has_embedding(f"{1:064d}", parse_encoder().key)
-    assert not store.has_embedding(f"{9:064d}", OFFLINE.key)
+    assert store.contents.is_known(f"{1:064d}", OFFLINE)
+    assert not store.contents.is_known(f"{1:064d}", parse_encoder())
+    assert not store.contents.is_known(f"{9:064d}", OFFLINE)
+
+
+def test_patches_are_asked_for_only_where_they_are_needed(store: Store) -> None:
+    add_job(store)
+    embed_all(store, "abcdef")
+    with_patches = dataclasses.replace(OFFLINE, patches=True)
+    assert not store.contents.is_known(f"{1:064d}", with_patches)
+    assert with_patches.key == OFFLINE.key
+
+
+def test_an_older_embedding_has_no_traits(store: Store, url: str) -> None:
+    add_job(store)
+    embed_all(store, "abcdef")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM contents WHERE sha256 = :digest"), {"digest": f"{2:064d}"})
+    engine.dispose()
+    (page,) = store.scores.outline("abcdef")
+    assert page.traits["width"] == (30, None, 30, 30, 30)
+    assert not store.contents.is_known(f"{2:064d}", OFFLINE)
+
+
+def test_groups_come_back(store: Store) -> None:
+    scans = [FoundScan("a.png", Label.NORMAL, "patient ü"), FoundScan("b.png", None, None)]
+    store.submissions.add(NewJob("g", ".", "/scans", "/r", OFFLINE, 2), scans)
+    embed_all(store, "g")
+    (page,) = store.scores.outline("g")
+    assert page.groups == ("patient ü", None)
+    store.scores.save("centroid", [ScorePage(page.scan_ids, [0.1, 0.2], [0.1, 0.2])])
+    assert [scan.group for scan in store.scores.ranking("g")] == [None, "patient ü"]
+    named = store.scores.named(list(page.scan_ids)[::-1])
+    assert [(scan.path, scan.label) for scan in named] == [("b.png", None), ("a.png", Label.NORMAL)]
 
 
 def test_ranking_is_by_score_and_then_by_submission(store: Store) -> None:
@@ -268,7 +316,10 @@ def test_scorers_have_their_own_scores_and_one_of_them_ranks(store: Store) -> No
     assert sorted(store.scores.of_normals("abcdef", "knn")) == expected
     (page,) = store.scores.outline("abcdef")
     assert (list(page.scan_ids), page.contents) == ([1, 2, 3], [0, 0, 0])
-    assert page.are_normal == [scan.label is Label.NORMAL for scan in SCANS[:3]]
+    assert page.labels == [scan.label for scan in SCANS[:3]]
+    assert page.traits["format"] == ("PNG",) * 3
+    assert page.traits["perceptual_hash"] == (-5,) * 3  # the highest bit is the sign
+    assert page.traits["border_share"] == (0.125,) * 3
 
 
 def test_only_a_done_job_gets_more_scorers(store: Store) -> None:
@@ -487,7 +538,7 @@ def test_a_batch_taken_from_a_worker_that_only_slept_is_written_once(store: Stor
     for batch in (slow, fast):
         assert batch is not None
         results = [ScanResult(scan.id, sha256=f"{scan.id:064d}") for scan in batch.scans]
-        store.batches.finish(batch, results, {f"{scan.id:064d}": b"1234" for scan in batch.scans})
+        store.batches.finish(batch, results, new({f"{scan.id:064d}": b"1234" for scan in batch.scans}))
     assert (store.progress("abcdef").embedded, store.progress("abcdef").encoded) == (2, 2)
 
 
@@ -789,9 +840,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
     results = [ScanResult(scan.id, sha256=f"{scan.id:064d}") for scan in batch.scans]
     vectors = {f"{scan.id:064d}": bytes(10**6) for scan in batch.scans}
     with pytest.raises(StoreUnreachableError, match="disk is full"):
-        store.batches.finish(batch, results, vectors)
+        store.batches.finish(batch, results, new(vectors))
     assert store.progress("abcdef").finished == 0
     pages[0] = 0
-    store.batches.finish(batch, results, vectors)
+    store.batches.finish(batch, results, new(vectors))
     assert store.progress("abcdef").embedded == 2
     store.close()

@@ -6,19 +6,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
-from ...models.records import BatchScan, FileState, ScanResult
+from ...models.records import BatchScan, FileState, ScanResult, Traits
 from ...models.states import FailureKind
 from .files import ScanFiles
 from .forward import Forward, Promise
 from .images import ImageFailure, decode, decoding_bytes
 from .memory import MemoryBudget, NoRoomError, Share, give_freed_memory_back
 from .plugins import EncoderLike
+from .traits import measure
 
 _MAX_RESIZED_PIXELS = 50_000_000  # `encoder.MAX_RESIZED_PIXELS`: importing it would load torch
 _UNSURE_NS = 2_000_000_000
@@ -34,6 +35,8 @@ class Embedded:
     """One for every scan, in their order."""
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
     """The new ones by digest, (dimension,) float32. Some may have been encoded for another batch under way."""
+    traits: dict[str, Traits] = field(default_factory=dict)
+    """Of the same contents, and maybe of others whose vectors are not finite."""
     encoded: int = 0
     """How many scans went through the encoder."""
     files: dict[str, FileState] = field(default_factory=dict)
@@ -52,12 +55,15 @@ class _Batch:
     """Digests of what is encoded for a scan of this batch."""
 
 
-class _Content(NamedTuple):
+@dataclass(eq=False)
+class _Content:
     """What is being encoded, for all batches under way that hold it."""
 
     owner: object
     """Stands for the scan that it is encoded for, in one batch: after a split, a scan may be in two under way."""
-    promise: Promise
+    promise: Promise = field(default_factory=Future)
+    traits: Traits | None = None
+    """There before the promise is kept."""
 
 
 class Pipeline:
@@ -124,18 +130,20 @@ class Pipeline:
         prepared = [self._threads.submit(self._prepare, scan, batch) for scan in scans]
         results: list[ScanResult] = []
         vectors: dict[str, np.ndarray] = {}
+        traits: dict[str, Traits] = {}
         try:
             for scan, future in zip(scans, prepared, strict=True):
                 try:
-                    digest, promise = future.result()
-                    if promise is not None:
-                        vectors[digest] = promise.result()
+                    digest, content = future.result()
+                    if content is not None:
+                        vectors[digest] = content.promise.result()
+                        traits[digest] = cast(Traits, content.traits)
                     results.append(ScanResult(scan.id, sha256=digest))
                 except ImageFailure as failure:
                     results.append(ScanResult(scan.id, failure=failure.kind, detail=failure.detail))
         finally:
             wait([future for future in prepared if not future.cancel()])  # after an error, the rest is not begun
-        return Embedded(results, vectors, len(batch.contents & vectors.keys()), batch.read)
+        return Embedded(results, vectors, traits, len(batch.contents & vectors.keys()), batch.read)
 
     def close(self) -> None:
         """End the threads. No batch may be under way."""
@@ -143,8 +151,8 @@ class Pipeline:
         if self._loaded is not None:
             self._loaded.result().close()
 
-    def _prepare(self, scan: BatchScan, batch: _Batch) -> tuple[str, Promise | None]:
-        """The digest of a scan's content and the promise of its vector, or None when that is known already."""
+    def _prepare(self, scan: BatchScan, batch: _Batch) -> tuple[str, _Content | None]:
+        """The digest of a scan's content, and the content that is encoded, or None when it is known already."""
         need, owner = 0, object()
         while True:
             try:
@@ -156,7 +164,7 @@ class Pipeline:
 
     def _try_to_prepare(
         self, scan: BatchScan, batch: _Batch, share: Share, owner: object
-    ) -> tuple[str, Promise | None]:
+    ) -> tuple[str, _Content | None]:
         with self._watch():
             version = batch.files.version(scan.path)
             last = batch.unchanged.get(scan.path)
@@ -169,26 +177,28 @@ class Pipeline:
             batch.read[scan.path] = FileState(*version, digest)
         if digest not in self._contents and batch.is_known(digest):
             return digest, None
-        theirs, promise = self._contents.setdefault(digest, _Content(owner, Future()))
-        if theirs is owner:
+        content = self._contents.setdefault(digest, _Content(owner))
+        if content.owner is owner:
             batch.contents.add(digest)
             try:
                 forward = self._forward()
-                forward.encode(lambda: self._pixels(forward.encoder, data, share), promise)
+                forward.encode(lambda: self._pixels(forward.encoder, content, data, share), content.promise)
             except NoRoomError:
                 raise
             except BaseException as error:
-                promise.set_exception(error)  # for the other scans with this content
+                content.promise.set_exception(error)  # for the other scans with this content
                 raise
-        return digest, promise
+        return digest, content
 
-    def _pixels(self, encoder: EncoderLike, data: bytes, share: Share) -> Any:
+    def _pixels(self, encoder: EncoderLike, content: _Content, data: bytes, share: Share) -> Any:
         def check(image: Image.Image) -> None:
             size = getattr(encoder, "image_size", (0, 0))  # an encoder of another package need not tell
             share.reserve(decoding_bytes(image, len(data)) + _resizing_bytes(image, size))
 
         with self._watch():
-            return encoder.preprocess(decode(data, self._max_pixels, check))
+            image = decode(data, self._max_pixels, check)
+            content.traits = measure(image, str(image.format), len(data))
+            return encoder.preprocess(image)
 
     def _forward(self) -> Forward:
         """The encoder. The first of several threads loads it, and the others wait; an error is the same for all."""
@@ -216,14 +226,11 @@ def _fail_the_infinite(embedded: Embedded) -> Embedded:
     if not bad:
         return embedded
     detail = "the encoder's output is not finite: try --precision fp32"
-    return Embedded(
-        [
-            ScanResult(result.scan_id, failure=FailureKind.NOT_FINITE, detail=detail)
-            if result.sha256 in bad
-            else result
-            for result in embedded.results
-        ],
-        {digest: vector for digest, vector in embedded.vectors.items() if digest not in bad},
-        embedded.encoded,
-        embedded.files,
-    )
+    results = [
+        ScanResult(result.scan_id, failure=FailureKind.NOT_FINITE, detail=detail)
+        if result.sha256 in bad
+        else result
+        for result in embedded.results
+    ]
+    finite = {digest: vector for digest, vector in embedded.vectors.items() if digest not in bad}
+    return replace(embedded, results=results, vectors=finite)

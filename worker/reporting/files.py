@@ -22,6 +22,8 @@ REPORT_FILES = (
     "scores.csv",
     "failures.csv",
     "ignored.csv",
+    "duplicates.csv",
+    "groups.csv",
     "histogram.png",
     "roc.png",
     "precision_recall.png",

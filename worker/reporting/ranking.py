@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...models.records import RankedScan
 from ...models.states import Label
 from .evaluation import ScorerResult, difference, evaluate
+from .groups import GroupScores, group_scores
 
 _T = TypeVar("_T")
 
@@ -36,7 +37,10 @@ class Excerpt(Generic[_T]):
 
 
 class Ranking:
-    """The first scans of the ranking, and the scores and label of every one: 1 byte a scan, and 16 a scorer."""
+    """The first scans of the ranking, and of every one its label, scores and group.
+
+    That is 1 byte a scan, 16 a scorer, and 8 where there are groups.
+    """
 
     def __init__(self, shown: int, scorers: Sequence[str]) -> None:
         """Keep the first `shown` scans of a ranking by the first of `scorers`."""
@@ -45,6 +49,8 @@ class Ranking:
         self.first: list[RankedScan] = []
         self._columns = [(array("d"), array("d")) for _ in scorers]
         self._labels = array("b")
+        self._groups = array("q")
+        self._numbers: dict[str, int] = {}
 
     def passing(self, scans: Iterable[RankedScan]) -> Iterator[RankedScan]:
         """The same scans, in their order: highest score first."""
@@ -55,12 +61,20 @@ class Ranking:
 
     def _take(self, page: list[RankedScan]) -> None:
         self.first += page[: self._shown - len(self.first)]
-        _, labels, scores, in_sample, _, others = zip(*page, strict=True)
+        _, labels, scores, in_sample, _, groups, others = zip(*page, strict=True)
         pairs = [(scores, in_sample), *(zip(*column, strict=True) for column in zip(*others, strict=True))]
         for column, pair in zip(self._columns, pairs, strict=True):
             for kept, new in zip(column, pair, strict=True):
                 kept.extend(new)
         self._labels.extend([_CODES[label] for label in labels])
+        if self._numbers or any(groups):
+            self._group_all(groups)
+
+    def _group_all(self, names: Sequence[str | None]) -> None:
+        before = len(self._labels) - len(names)
+        self._groups.extend([-1] * (before - len(self._groups)))
+        for name in names:
+            self._groups.append(-1 if name is None else self._numbers.setdefault(name, len(self._numbers)))
 
     @property
     def total(self) -> int:
@@ -87,6 +101,19 @@ class Ranking:
             first = self._scores(0)[labelled]
             results.append(ScorerResult(name, found, difference(scores, first, truth) if number else None))
         return results
+
+    def groups(self) -> GroupScores | None:
+        """The scores of the groups by the first scorer; None where no scan has a group."""
+        if not self._numbers:
+            return None
+        numbers = np.frombuffer(self._groups, np.int64)
+        pair = (self._scores(0), self._scores(0, in_sample=True))
+        return group_scores(numbers, pair, self._labelled("normal"), self._labelled("anomaly"))
+
+    @property
+    def group_names(self) -> list[str]:
+        """By the numbers that `groups` gives."""
+        return list(self._numbers)
 
     def _scores(self, scorer: int, in_sample: bool = False) -> NDArray[np.float64]:
         return np.frombuffer(self._columns[scorer][in_sample], np.float64)

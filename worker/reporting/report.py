@@ -1,35 +1,45 @@
 """What a report says, and its writing: the data that aggregation hands over, and the files made from it."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike
 
-from ...models.records import Failure, IgnoredFile, RankedScan
+from ...models.records import Failure, IgnoredFile, NamedScan, RankedScan
+from ...models.states import FailureKind, Label
+from ..scoring.outline import Outline
 from .decisions import Decisions, decided
-from .evaluation import Difference, Estimate, Evaluation, ScorerResult
+from .document import document
+from .duplicates import DuplicateGroup, Duplicates, find_duplicates
+from .evaluation import Evaluation, ScorerResult
 from .files import whole_folder, write_csv
+from .groups import GroupScores
 from .page import LISTED, render_page
 from .plots import draw_histogram, draw_precision_recall, draw_roc
 from .ranking import GROUPS, Excerpt, Ranking
+from .shortcuts import Shortcut, overlapping, shortcuts
 from .wording import AXES
 
-SCHEMA_VERSION = 1
-
-SCORES_COLUMNS = ("rank", "path", "label", "score", "score_in_sample", "sha256", "p_value", "predicted")
+SCORES_COLUMNS = ("rank", "path", "label", "score", "score_in_sample", "sha256", "p_value", "predicted", "group")
 FAILURES_COLUMNS = ("path", "kind", "detail")
 IGNORED_COLUMNS = ("path", "reason")
+DUPLICATES_COLUMNS = ("number", "kind", "path", "label", "sha256")
+GROUPS_COLUMNS = ("group", "label", "scans", "score_max", "score_mean_top_3")
 
 _MOST_ANOMALOUS = 3
 _PAGE = 2000
-_ONE_CONTENT = (
-    "all normal scans have the same content, so none can be scored without itself: their scores are in-sample, "
-    "and there is no AUROC, p-value or threshold"
+_DUPLICATES_SHOWN = 20
+_MEMBERS_SHOWN = 8
+_NOTHING_TO_LEAVE_OUT = (
+    "all normal scans show the same picture or are of one group, so none can be scored without itself: their "
+    "scores are in-sample, and there is no AUROC, p-value or threshold"
 )
 
 
@@ -69,8 +79,11 @@ class ReportData:
         source_note: why another source than the asked for one was taken; shown at the top. None when there is none.
         encoder_note: why another encoder than the usual one ran; shown at the top. None when there is no reason.
         labels_note: how the labels were found.
+        groups_note: how the groups were found; None where none were asked for.
         scorers: their names, first the one that ranks; `others` of each scan has the scores of the rest.
         scans: by score, highest first, then in order of submission; the rank is the position, from 1.
+        outline: the same scans, in order of submission.
+        named: scan ids → what lists say of these scans.
         normal_scores: (n,) the leave-one-out scores of the normals; none where all of them have one content.
         false_alarm_rate: the share of normal scans that the threshold may call anomalies.
         versions: package name → version.
@@ -87,9 +100,12 @@ class ReportData:
     source_note: str | None
     encoder_note: str | None
     labels_note: str
+    groups_note: str | None
     counts: ReportCounts
     scorers: Sequence[str]
     scans: Iterable[RankedScan]
+    outline: Outline
+    named: Callable[[Sequence[int]], Sequence[NamedScan]]
     normal_scores: ArrayLike
     false_alarm_rate: float
     failures: Iterable[Failure]
@@ -104,6 +120,14 @@ class ReportData:
             raise ValueError("created_at has no time zone")
 
 
+@dataclass(frozen=True)
+class ShownDuplicates:
+    """A group of duplicates as the page shows it: with its first scans."""
+
+    group: DuplicateGroup
+    scans: Sequence[NamedScan]
+
+
 @dataclass(frozen=True, eq=False)
 class Findings:
     """What the lists of a report come to when all of them have been written."""
@@ -113,7 +137,21 @@ class Findings:
     ignored: Excerpt[IgnoredFile]
     comparison: Sequence[ScorerResult]
     decisions: Decisions
-    warnings: Sequence[str]
+    shortcuts: Sequence[Shortcut]
+    duplicates: Duplicates
+    duplicates_shown: Sequence[ShownDuplicates]
+    groups: GroupScores | None
+    failure_kinds: Mapping[FailureKind, int]
+
+    @cached_property
+    def overlap(self) -> Shortcut | None:
+        """The trait alone that the scorer which ranks is not clearly better than."""
+        auroc = self.evaluation.auroc
+        return None if auroc is None else overlapping(self.shortcuts, auroc)
+
+    @cached_property
+    def warnings(self) -> Sequence[str]:
+        return list(_warnings(self))
 
     @property
     def evaluation(self) -> Evaluation:
@@ -138,8 +176,8 @@ def write_report(data: ReportData, folder: Path) -> Findings:
             (staging / f"{name}.png").write_bytes(chart)
         (staging / "report.html").write_text(render_page(data, findings, charts), encoding="utf-8")
         files = sorted([*(file.name for file in staging.iterdir()), "report.json"])
-        document = json.dumps(_document(data, findings, files), indent=2, ensure_ascii=False, allow_nan=False)
-        (staging / "report.json").write_text(document + "\n", encoding="utf-8", errors="backslashreplace")
+        text = json.dumps(document(data, findings, files), indent=2, ensure_ascii=False, allow_nan=False)
+        (staging / "report.json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return findings
 
 
@@ -150,14 +188,36 @@ def _write_lists(data: ReportData, staging: Path) -> Findings:
     decisions = Decisions(data.normal_scores, data.false_alarm_rate)
     columns = (*SCORES_COLUMNS, *(f"score_{name}" for name in data.scorers[1:]))
     write_csv(staging / "scores.csv", columns, _ranked(ranking.passing(data.scans), decisions))
-    failed = ((failure.path, failure.kind, failure.detail) for failure in failures.passing(data.failures))
-    write_csv(staging / "failures.csv", FAILURES_COLUMNS, failed)
+    kinds: Counter[FailureKind] = Counter()
+    write_csv(staging / "failures.csv", FAILURES_COLUMNS, _failed(failures.passing(data.failures), kinds))
     left_out = ((file.path, file.reason) for file in ignored.passing(data.ignored))
     write_csv(staging / "ignored.csv", IGNORED_COLUMNS, left_out)
     # Without leave-one-out scores of the normals there is nothing honest to compare with.
     nothing = [ScorerResult(name, Evaluation(), None) for name in data.scorers]
     compared = ranking.comparison() if decisions.normals else nothing
-    return Findings(ranking, failures, ignored, compared, decisions, _warnings(decisions))
+    duplicates = find_duplicates(data.outline)
+    write_csv(staging / "duplicates.csv", DUPLICATES_COLUMNS, _duplicates(duplicates, data.named))
+    groups = ranking.groups()
+    if groups is not None:
+        write_csv(staging / "groups.csv", GROUPS_COLUMNS, _grouped(groups, ranking.group_names))
+    return Findings(
+        ranking=ranking,
+        failures=failures,
+        ignored=ignored,
+        comparison=compared,
+        decisions=decisions,
+        shortcuts=shortcuts(data.outline),
+        duplicates=duplicates,
+        duplicates_shown=_shown(duplicates, data.named),
+        groups=groups,
+        failure_kinds=kinds,
+    )
+
+
+def _failed(failures: Iterable[Failure], kinds: Counter[FailureKind]) -> Iterator[tuple[Any, ...]]:
+    for failure in failures:
+        kinds[failure.kind] += 1
+        yield (failure.path, failure.kind, failure.detail)
 
 
 def _ranked(scans: Iterable[RankedScan], decisions: Decisions) -> Iterator[tuple[Any, ...]]:
@@ -167,19 +227,53 @@ def _ranked(scans: Iterable[RankedScan], decisions: Decisions) -> Iterator[tuple
         p_values, predicted = decided(page, decisions)
         for scan, p_value, label in zip(page, p_values, predicted, strict=True):
             rank += 1
-            yield (rank, *scan[:-1], p_value, label, *(pair.score for pair in scan.others))
+            yield (rank, *scan[:5], p_value, label, scan.group, *(pair.score for pair in scan.others))
 
 
-def _warnings(decisions: Decisions) -> list[str]:
+def _duplicates(
+    duplicates: Duplicates, named: Callable[[Sequence[int]], Sequence[NamedScan]]
+) -> Iterator[tuple[Any, ...]]:
+    for number, group in enumerate(duplicates.groups, start=1):
+        for scan in named(group.scan_ids.tolist()):
+            yield (number, group.kind, scan.path, scan.label, scan.sha256)
+
+
+def _shown(duplicates: Duplicates, named: Callable[[Sequence[int]], Sequence[NamedScan]]) -> list[ShownDuplicates]:
+    return [
+        ShownDuplicates(group, named(group.scan_ids[:_MEMBERS_SHOWN].tolist()))
+        for group in duplicates.groups[:_DUPLICATES_SHOWN]
+    ]
+
+
+def _grouped(groups: GroupScores, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    columns = (groups.numbers, groups.sizes, groups.are_normal, groups.are_anomalies, *groups.scores.values())
+    for number, size, normal, anomalous, *scores in zip(*(column.tolist() for column in columns), strict=True):
+        label = Label.ANOMALY if anomalous else Label.NORMAL if normal else None
+        yield (names[number], label, size, *scores)
+
+
+def _warnings(findings: Findings) -> Iterator[str]:
+    decisions, shortcut, across = findings.decisions, findings.overlap, findings.duplicates.across
     if not decisions.normals:
-        return [_ONE_CONTENT]
-    if decisions.threshold is None:
-        return [
+        yield _NOTHING_TO_LEAVE_OUT
+    elif decisions.threshold is None:
+        yield (
             f"{decisions.normals} normal scans are too few for a false-alarm rate of "
             f"{decisions.false_alarm_rate:g}: the smallest p-value is {decisions.smallest_p:.3f}, so no scan is "
             "called an anomaly; take more normals, or a higher --false-alarm-rate"
-        ]
-    return []
+        )
+    if shortcut is not None:
+        yield (
+            f"the {shortcut.name} alone tells anomalies from normals with an AUROC of "
+            f"{shortcut.auroc.value:.3f}, and the scores do not with one that is clearly higher: the two classes "
+            "may have been made or saved in different ways, and the scores may tell that"
+        )
+    if across:
+        first = findings.duplicates_shown[0].scans
+        yield (
+            f"{len(across)} group(s) of identical or nearly identical scans hold both normals and anomalies, such "
+            f"as {first[0].path} and its likes: duplicates.csv lists them; labels of one picture should agree"
+        )
 
 
 def _draw(scorer: str, findings: Findings) -> dict[str, bytes]:
@@ -192,84 +286,3 @@ def _draw(scorer: str, findings: Findings) -> dict[str, bytes]:
     if evaluation.precision_recall is not None and evaluation.prevalence is not None:
         charts["precision_recall"] = draw_precision_recall(evaluation.precision_recall, evaluation.prevalence)
     return charts
-
-
-def _document(data: ReportData, findings: Findings, files: Sequence[str]) -> dict[str, Any]:
-    """The content of report.json, as docs/report.schema.json describes it."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "job": {
-            "id": data.job_id,
-            "source": data.source,
-            "root": data.root,
-            "created_at": data.created_at.astimezone(UTC).isoformat(timespec="seconds"),
-        },
-        "encoder_key": data.encoder_key,
-        "source_note": data.source_note,
-        "encoder_note": data.encoder_note,
-        "scorer": data.scorers[0],
-        "labels_note": data.labels_note,
-        "counts": asdict(data.counts),
-        **metrics(findings.evaluation),
-        "decision": decision(findings),
-        "scorers": comparison(findings),
-        "timings": asdict(data.timings),
-        "versions": dict(data.versions),
-        "warnings": list(findings.warnings),
-        "files": list(files),
-    }
-
-
-def metrics(evaluation: Evaluation) -> dict[str, Any]:
-    """The metrics as report.json and the store have them: numbers, and beside them their 95 % intervals."""
-    estimates = {
-        "auroc": evaluation.auroc,
-        "average_precision": evaluation.average_precision,
-        "sensitivity_at_95_specificity": evaluation.sensitivity,
-        "specificity_at_95_sensitivity": evaluation.specificity,
-    }
-    return {
-        **{name: None if estimate is None else estimate.value for name, estimate in estimates.items()},
-        "auroc_in_sample": evaluation.auroc_in_sample,
-        "prevalence": evaluation.prevalence,
-        "intervals": {name: _bounds(estimate) for name, estimate in estimates.items()},
-    }
-
-
-def comparison(findings: Findings) -> dict[str, Any]:
-    """What each scorer is worth, by its name, with the difference to the one that ranks."""
-    return {
-        result.name: metrics(result.evaluation)
-        | {"difference": None if result.difference is None else _difference(result.difference)}
-        for result in findings.comparison
-    }
-
-
-def _difference(difference: Difference) -> dict[str, Any]:
-    interval = difference.interval
-    return {
-        "auroc": difference.auroc,
-        "interval": None if interval is None else list(astuple(interval)),
-        "p_value": difference.p_value,
-    }
-
-
-def _bounds(estimate: Estimate | None) -> list[float] | None:
-    return None if estimate is None or estimate.interval is None else list(astuple(estimate.interval))
-
-
-def decision(findings: Findings) -> dict[str, Any] | None:
-    """How scans are called anomalies, and how many are; None where no normal has a leave-one-out score."""
-    decisions, ranking = findings.decisions, findings.ranking
-    if not decisions.normals:
-        return None
-    threshold, interval = decisions.threshold, decisions.threshold_interval
-    return {
-        "false_alarm_rate": decisions.false_alarm_rate,
-        "smallest_p_value": decisions.smallest_p,
-        "threshold": threshold,
-        "threshold_interval": None if interval is None else list(interval),
-        "called_anomalies": {
-            group: 0 if threshold is None else ranking.count_above(group, threshold) for group in GROUPS
-        },
-    }

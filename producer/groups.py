@@ -1,0 +1,70 @@
+"""Tells which scans belong together: those of a patient or of a volume, say."""
+
+import re
+from pathlib import Path
+
+from ..models.errors import UsageError
+from .labels import below, read_columns
+
+
+class Groups:
+    """A rule that names the group of a scan by its path below a root."""
+
+    def __init__(self, root: Path, rule: str, labels_file: Path | None = None) -> None:
+        """Take a rule.
+
+        Args:
+            root: the folder that the scans' paths are relative to.
+            rule: a column of the labels file, or a regular expression that is looked for in the path: its first
+                parenthesis is the group, or all of it where it has none.
+            labels_file: a CSV file with the columns `path` and `label`, and maybe others.
+
+        Raises:
+            UsageError: the rule is neither.
+        """
+        self._rule = rule
+        self._seen = 0
+        self._of_path = None if labels_file is None else _column(root, rule, labels_file)
+        self.note = f"groups by --group {rule}" if self._of_path is None else f"groups from the column {rule}"
+        try:
+            self._pattern = re.compile(rule)
+        except re.error as error:
+            if self._of_path is None:
+                raise UsageError(f"--group {rule} is no regular expression ({error}), and no column") from None
+
+    def group(self, path: str) -> str | None:
+        """The group of a scan; None for one that is alone."""
+        found = self._find(path)
+        self._seen += found is not None
+        return found
+
+    def check(self, count: int) -> None:
+        """Find out whether the rule was right, once it was asked about all scans.
+
+        Raises:
+            UsageError: it gave none of them a group.
+        """
+        if not self._seen:
+            raise UsageError(
+                f"--group {self._rule} gives none of the {count} images a group: name a column of --labels, or a "
+                "regular expression on the path, such as '(patient[0-9]+)'"
+            )
+
+    def _find(self, path: str) -> str | None:
+        if self._of_path is not None:
+            return self._of_path.get(path)
+        match = self._pattern.search(path)
+        if match is None:
+            return None
+        return (match[1] if self._pattern.groups else match[0]) or None
+
+
+def _column(root: Path, name: str, file: Path) -> dict[str, str] | None:
+    """The group of each path that the file names; None where it has no such column."""
+    found: dict[str, str] = {}
+    for line in read_columns(file):
+        if name not in line.columns:
+            return None
+        if group := (line.columns[name] or "").strip():
+            found[below(root, line.columns["path"] or "")] = group
+    return found
