@@ -199,6 +199,8 @@ class ScorePage:
     scan_ids: Sequence[int]
     scores: Sequence[float]
     scores_in_sample: Sequence[float]
+    scores_copies_out: Sequence[float | None] = ()
+    """None where it is the same as the score; none at all where that is so for all."""
 
 
 class RankedScan(NamedTuple):  # a million of them are made, and written as rows
@@ -208,15 +210,19 @@ class RankedScan(NamedTuple):  # a million of them are made, and written as rows
     score_in_sample: float
     sha256: str
     group: str | None = None
-    others: tuple["ScorePair", ...] = ()
+    score_copies_out: float | None = None
+    """None where it is the same as the score."""
+    others: tuple["OtherScores", ...] = ()
     """Of the job's other scorers, in the order that the job names them."""
 
 
-class ScorePair(NamedTuple):
-    """What one scorer gives a scan; for a scan that is no normal the two are equal."""
+class OtherScores(NamedTuple):
+    """What one scorer gives a scan; for a scan that is no normal they are equal."""
 
     score: float
     score_in_sample: float
+    score_copies_out: float | None = None
+    """None where it is the same as the score."""
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from .records import (
     Failure,
     IgnoredFile,
     NamedScan,
+    OtherScores,
     OutlinePage,
     RankedScan,
     ScorePage,
-    ScorePair,
     Traits,
     VectorPage,
 )
@@ -43,14 +43,15 @@ _LABELS: dict[str | None, Label | None] = {None: None} | {label.value: label for
 # A page is read in less time than PostgreSQL takes to start processes that help it.
 _ALONE = text("SET LOCAL max_parallel_workers_per_gather = 0")
 
-_SAVE_ROW = (
-    "INSERT INTO scores (scorer, scan_id, score, score_in_sample) VALUES (?, ?, ?, ?) "
-    "ON CONFLICT (scorer, scan_id) DO UPDATE SET score = excluded.score, score_in_sample = excluded.score_in_sample"
+_COLUMNS = ("score", "score_in_sample", "score_copies_out")
+_REPLACE = "ON CONFLICT (scorer, scan_id) DO UPDATE SET " + ", ".join(
+    f"{name} = excluded.{name}" for name in _COLUMNS
 )
+_SAVE_ROW = f"INSERT INTO scores (scorer, scan_id, {', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?) {_REPLACE}"
 _SAVE_PAGE = text(
-    "INSERT INTO scores (scorer, scan_id, score, score_in_sample) SELECT :scorer, page.* "
-    "FROM unnest(CAST(:ids AS integer[]), CAST(:scores AS float8[]), CAST(:in_sample AS float8[])) AS page "
-    "ON CONFLICT (scorer, scan_id) DO UPDATE SET score = excluded.score, score_in_sample = excluded.score_in_sample"
+    f"INSERT INTO scores (scorer, scan_id, {', '.join(_COLUMNS)}) SELECT :scorer, page.* "
+    "FROM unnest(CAST(:ids AS integer[]), CAST(:scores AS float8[]), CAST(:in_sample AS float8[]), "
+    f"CAST(:copies_out AS float8[])) AS page {_REPLACE}"
 )
 
 
@@ -125,12 +126,14 @@ class Scores:
 
     def _save_page(self, session: Session, scorer: str, page: ScorePage) -> None:
         ids, scores, in_sample = page.scan_ids, page.scores, page.scores_in_sample
+        copies_out = page.scores_copies_out or [None] * len(ids)
         if self._database.dialect == "postgresql":
             arrays = {"ids": list(ids), "scores": list(scores), "in_sample": list(in_sample)}
+            arrays["copies_out"] = list(copies_out)
             session.execute(_SAVE_PAGE, {"scorer": scorer} | arrays)
         else:
             # The driver's own call: SQLAlchemy's takes three times as long.
-            rows = list(zip(repeat(scorer, len(ids)), ids, scores, in_sample, strict=True))
+            rows = list(zip(repeat(scorer, len(ids)), ids, scores, in_sample, copies_out, strict=True))
             session.connection().exec_driver_sql(_SAVE_ROW, rows)
 
     def ranking(self, job_id: str, scorers: Sequence[str] = DEFAULT_SCORERS) -> Iterator[RankedScan]:
@@ -143,7 +146,7 @@ class Scores:
             scorers: first the one that ranks, then those whose scores come with it; the job has scores of all.
         """
         tables = [aliased(ScoreRow) for _ in scorers]
-        columns = [column for table in tables for column in (table.score, table.score_in_sample)]
+        columns = [getattr(table, name) for table in tables for name in _COLUMNS]
         query: _Query = select(ScanRow.path, ScanRow.label, ScanRow.sha256, ScanRow.group_name, *columns).where(
             ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED
         )
@@ -152,9 +155,9 @@ class Scores:
         query = query.order_by(tables[0].score.desc(), ScanRow.id)
         with self._database.read() as session:
             rows = session.connection().execution_options(yield_per=_PAGE).execute(query)
-            for path, label, sha256, group, score, in_sample, *rest in rows:
-                others = tuple(map(ScorePair, rest[::2], rest[1::2]))
-                yield RankedScan(path, _LABELS[label], score, in_sample, sha256, group, others)
+            for path, label, sha256, group, score, in_sample, copies_out, *rest in rows:
+                others = tuple(map(OtherScores, rest[::3], rest[1::3], rest[2::3]))
+                yield RankedScan(path, _LABELS[label], score, in_sample, sha256, group, copies_out, others)
 
     def of_normals(self, job_id: str, scorer: str) -> "array[float]":
         """The scores that a scorer gave the normals, in no order: n float64."""

@@ -133,7 +133,11 @@ class ScoreRow(Base):
     scorer: Mapped[str] = mapped_column(String(32), primary_key=True)
     scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"), primary_key=True)
     score: Mapped[float]
+    """Of a normal, from the normals of other units: see `worker/scoring/units.py`."""
     score_in_sample: Mapped[float]
+    """From all normals."""
+    score_copies_out: Mapped[float | None]
+    """Of a normal, from the normals of other contents; None where that is the same as `score`."""
 
     # Without a row id of its own, SQLite keeps the rows in the key's order, in which they are written and read.
     __table_args__ = ({"sqlite_with_rowid": False},)

@@ -100,7 +100,7 @@ def _job_options(function: _Function) -> _Function:
         click.option(
             "--group",
             metavar="COLUMN|REGEX",
-            help="What a patient's scans have in common: a column of --labels, or a regular expression on the path.",
+            help="What scans of a patient share: a column of --labels, or a regular expression on the path.",
         ),
         click.option(
             "--anomaly", multiple=True, metavar="GLOB", help="Scans known to be anomalies: a glob or a sub-folder."

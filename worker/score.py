@@ -14,7 +14,7 @@ from .scoring.centroid import CentroidScorer
 from .scoring.knn import KnnScorer
 from .scoring.mahalanobis import MahalanobisScorer
 from .scoring.outline import Outline
-from .scoring.scorer import Chunk, Scorer
+from .scoring.scorer import Chunk, Scorer, Scores, Units, Vectors
 
 
 class JobScorer:
@@ -31,40 +31,52 @@ class JobScorer:
             ValueError: the job has no embedded normal scan.
             FloatingPointError: an embedding is not finite: `encoding` lets none into the store.
         """
-        scorer = self._make(name).fit(self._normals())
+        units = self.outline.units
+        scorer = self._make(name, units).fit(self._normals(units))
+        looser: Scorer | None = None
+        if self.outline.wider.any():
+            copies = self.outline.copies
+            looser = self._make(name, copies).fit(self._normals(copies))
         # Read, compute and write at the same time, each in a thread of its own.
         pages = ahead(self._store.scores.vectors(self._job.id))
-        self._store.scores.save(name, ahead(self._score_page(scorer, page) for page in pages))
+        self._store.scores.save(name, ahead(self._score_page(scorer, looser, page) for page in pages))
 
-    def _make(self, name: str) -> Scorer:
+    def _make(self, name: str, units: Units) -> Scorer:
         makers: dict[str, Callable[[], Scorer]] = {
-            "centroid": lambda: CentroidScorer(self.outline.shared_units),
+            "centroid": lambda: CentroidScorer(self.outline.shared(units)),
             "knn": KnnScorer,
             "mahalanobis": MahalanobisScorer,
         }
         return makers[name]()
 
-    def _normals(self) -> Iterator[Chunk]:
+    def _normals(self, units: Units) -> Iterator[Chunk]:
         for page in ahead(self._store.scores.vectors(self._job.id, Label.NORMAL)):
-            yield Chunk(_matrix(page), self._units_of(page))
+            yield Chunk(_matrix(page), units[self.outline.rows_of(page.scan_ids)])
 
-    def _score_page(self, scorer: Scorer, page: VectorPage) -> ScorePage:
-        matrix = _matrix(page)
+    def _score_page(self, scorer: Scorer, looser: Scorer | None, page: VectorPage) -> ScorePage:
+        outline, matrix = self.outline, _matrix(page)
+        rows = outline.rows_of(page.scan_ids)
         in_sample = scorer.score(matrix)
         scores = in_sample.copy()
-        normals = [row for row, label in enumerate(page.labels) if label is Label.NORMAL]
-        left_out = scorer.score_left_out(matrix[normals], self._units_of(page)[normals])
+        normals = np.flatnonzero(outline.are_normal[rows])
         # Where no normal of another unit is left, the report says so: see `Outline.can_leave_out`.
-        scores[normals] = np.where(np.isnan(left_out), in_sample[normals], left_out)
-        return ScorePage(page.scan_ids, scores.tolist(), in_sample.tolist())
-
-    def _units_of(self, page: VectorPage) -> NDArray[np.int64]:
-        return self.outline.units[self.outline.rows_of(page.scan_ids)]
+        scores[normals] = _left_out(scorer, matrix[normals], outline.units[rows[normals]], in_sample[normals])
+        copies_out = np.full(len(rows), None)
+        wider = np.flatnonzero(outline.are_normal[rows] & outline.wider[rows])
+        if looser is not None:
+            copies_out[wider] = _left_out(looser, matrix[wider], outline.copies[rows[wider]], in_sample[wider])
+        return ScorePage(page.scan_ids, scores.tolist(), in_sample.tolist(), copies_out.tolist())
 
     @cached_property
     def outline(self) -> Outline:
         """The job's scans but for their vectors and scores. Read once."""
         return Outline.read(self._store.scores.outline(self._job.id))
+
+
+def _left_out(scorer: Scorer, vectors: Vectors, units: Units, otherwise: Scores) -> Scores:
+    """The scores of normals from the others, or what they have otherwise where no other is left."""
+    scores = scorer.score_left_out(vectors, units)
+    return np.where(np.isnan(scores), otherwise, scores)
 
 
 def _matrix(page: VectorPage) -> NDArray[np.float32]:

@@ -305,10 +305,10 @@ def test_scorers_have_their_own_scores_and_one_of_them_ranks(store: Store) -> No
     store.scores.save("centroid", [ScorePage([1, 2, 3], [0.1, 0.2, 0.3], [0.0, 0.1, 0.2])])
     store.scores.save("knn", [ScorePage([1, 2, 3], [9.0, 7.0, 8.0], [6.0, 5.0, 4.0])])
     by_knn = list(store.scores.ranking("abcdef", ("knn", "centroid")))
-    assert [(scan.score, scan.others) for scan in by_knn] == [
-        (9.0, ((0.1, 0.0),)),
-        (8.0, ((0.3, 0.2),)),
-        (7.0, ((0.2, 0.1),)),
+    assert [(scan.score, [other[:2] for other in scan.others]) for scan in by_knn] == [
+        (9.0, [(0.1, 0.0)]),
+        (8.0, [(0.3, 0.2)]),
+        (7.0, [(0.2, 0.1)]),
     ]
     assert [scan.score for scan in store.scores.ranking("abcdef")] == [0.3, 0.2, 0.1]
     normal = {scan.path for scan in SCANS if scan.label is Label.NORMAL}

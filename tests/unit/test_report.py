@@ -11,13 +11,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
 
 from scanomaly.models.errors import ReportError
-from scanomaly.models.records import Failure, IgnoredFile, RankedScan
+from scanomaly.models.records import Failure, IgnoredFile, NamedScan, OutlinePage, RankedScan
 from scanomaly.models.reports import is_report
 from scanomaly.models.states import Label
 from scanomaly.worker.reporting.evaluation import evaluate
@@ -28,6 +29,7 @@ from scanomaly.worker.reporting.report import (
     ReportTimings,
     write_report,
 )
+from scanomaly.worker.scoring.outline import Outline
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
 # Writes a report and dies: while it writes, or between the two renames.
@@ -45,6 +47,7 @@ with whole_folder(Path(sys.argv[1])) as staging:
         os._exit(9)
     Path.rename = rename_and_die
 """
+BITS = np.array([1 << bit for bit in range(64)], dtype=np.uint64)
 JPEG = b"\xff\xd8 not decoded here \xff\xd9"
 CURVES = {"roc.png", "precision_recall.png"}
 HOSTILE_NAMES = [
@@ -60,6 +63,25 @@ HOSTILE_NAMES = [
     "long/" + "n" * 300 + ".png",
     "not utf-8 \udce9.png",
 ]
+
+
+def outline_of(labels: list[Label | None], **columns: list[Any]) -> Outline:
+    """Scans of different contents and looks, with traits that tell nothing; columns as given."""
+    count = len(labels)
+    bits = np.random.default_rng(7).permuted(np.tile([0] * 32 + [1] * 32, (count, 1)), axis=1)
+    hashes = [int(number) for number in bits.astype(np.uint64) @ BITS]
+    traits: dict[str, list[Any]] = {
+        "format": ["PNG"] * count,
+        "file_bytes": [1000] * count,
+        "width": [10] * count,
+        "height": [20] * count,
+        "grey_mean": [99.5] * count,
+        "grey_spread": [1.0] * count,
+        "border_share": [0.0] * count,
+        "perceptual_hash": [number - (number >> 63 << 64) for number in hashes],
+    }
+    page = OutlinePage(range(count), labels, [None] * count, range(count), traits)
+    return Outline.read([replace(page, traits=traits | columns)])
 
 
 def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportData:
@@ -82,11 +104,14 @@ def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportDa
         source_note="the built-in sample stands in",
         encoder_note="the model hub could not be reached: the offline encoder ran instead",
         labels_note="sub-folders: no/ is normal, yes/ is anomaly",
+        groups_note=None,
         counts=ReportCounts(
             len(names), len(names) - others, others * labelled, others * (not labelled), len(names), 0, 0
         ),
         scorers=["centroid"],
         scans=scans,
+        outline=outline_of(labels),
+        named=lambda ids: [NamedScan(n, names[n], labels[n], f"{n:064x}") for n in ids],
         normal_scores=[scan.score for scan in scans if scan.label is Label.NORMAL],
         false_alarm_rate=0.25,
         failures=[],
@@ -158,7 +183,9 @@ class TestDocument:
         jsonschema.Draft202012Validator.check_schema(SCHEMA)
         jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
         assert document["files"] == names_in(tmp_path / "report")
-        assert set(REPORT_FILES) - set(document["files"]) == (set() if labelled else CURVES)
+        assert set(REPORT_FILES) - {"groups.csv"} - set(document["files"]) == {"groups.csv"} | (
+            set() if labelled else CURVES
+        )
         scans = list(data.scans)
         if labelled:
             truth = [scan.label is Label.ANOMALY for scan in scans]
@@ -178,7 +205,7 @@ class TestDocument:
         findings = write_report(one_normal_content(make_data()), tmp_path / "report")
         document = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
         assert document["warnings"] == findings.warnings
-        assert "all normal scans have the same content" in document["warnings"][0]
+        assert "all normal scans show the same picture" in document["warnings"][0]
         assert document["auroc"] is document["auroc_in_sample"] is document["average_precision"] is None
 
     def test_the_schema_allows_no_other_key(self, tmp_path: Path):
@@ -200,11 +227,21 @@ class TestTables:
         data = make_data(HOSTILE_NAMES)
         write_report(replace(data, scans=[*data.scans, RankedScan("x", None, 1 / 3, 0.1, "ff")]), tmp_path / "r")
         header, *rows = read_csv(tmp_path / "r" / "scores.csv")
-        assert header == ["rank", "path", "label", "score", "score_in_sample", "sha256", "p_value", "predicted"]
+        assert header == [
+            "rank",
+            "path",
+            "label",
+            "score",
+            "score_in_sample",
+            "sha256",
+            "p_value",
+            "predicted",
+            "group",
+        ]
         assert [int(row[0]) for row in rows] == list(range(1, len(HOSTILE_NAMES) + 2))
         assert [row[1] for row in rows] == [*(n.replace("\udce9", "\\udce9") for n in HOSTILE_NAMES), "x"]
         assert [float(row[3]) for row in rows[:-1]] == [scan.score for scan in data.scans]
-        assert rows[-1][2:] == ["", "0.3333333333333333", "0.1", "ff", str(1 / 6), "anomaly"]
+        assert rows[-1][2:] == ["", "0.3333333333333333", "0.1", "ff", str(1 / 6), "anomaly", ""]
         assert {row[2] for row in rows} == {"normal", "anomaly", ""}
 
     def test_what_lies_above_the_threshold_is_called_an_anomaly(self, tmp_path: Path):
@@ -329,8 +366,46 @@ class TestPage:
 
     def test_a_warning_is_shown(self, page_of: Callable[[ReportData], Page]):
         page = page_of(one_normal_content(make_data()))
-        assert "all normal scans have the same content" in page.text
+        assert "all normal scans show the same picture" in page.text
         assert "Warnings (1)" in page.text
+
+    def test_a_shortcut_as_good_as_the_scorer_is_told(self, page_of: Callable[[ReportData], Page]):
+        data = make_data()
+        labels = [scan.label for scan in data.scans]
+        widths = [200 if label is Label.ANOMALY else 100 for label in labels]
+        page = page_of(replace(data, outline=outline_of(labels, width=widths)))
+        assert "The scorer is not clearly better than the width alone" in page.text
+        assert "width 1.000" in page.text
+        assert "the width alone tells anomalies from normals with an AUROC of 1.000" in page.text
+        assert "not clearly better" not in page_of(data).text
+
+    def test_duplicates_across_labels_are_told(self, page_of: Callable[[ReportData], Page]):
+        data = make_data(HOSTILE_NAMES[:6])
+        outline = outline_of([scan.label for scan in data.scans])
+        outline.hashes[[0, 1]] = outline.hashes[0]
+        page = page_of(replace(data, outline=outline))
+        assert "1 group with both labels" in page.text
+        assert "near-identical, both labels" in page.text
+        assert page.text.count(visible(HOSTILE_NAMES[0])) == 3  # in the ranking, the group and the warning
+
+    def test_groups_have_metrics_and_a_file(self, tmp_path: Path):
+        data = make_data()
+        scans = [scan._replace(group=f"patient {number // 4}") for number, scan in enumerate(data.scans)]
+        write_report(replace(data, scans=scans, groups_note="groups by hand"), tmp_path / "r")
+        document = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
+        jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
+        header, *rows = read_csv(tmp_path / "r" / "groups.csv")
+        assert header == ["group", "label", "scans", "score_max", "score_mean_top_3"]
+        assert [row[:3] for row in rows] == [[f"patient {number}", "anomaly", "4"] for number in range(3)]
+        assert (
+            "3 groups of scans (groups by hand)" in Page((tmp_path / "r" / "report.html").read_text("utf-8")).text
+        )
+
+    def test_failures_are_counted_by_kind(self, page_of: Callable[[ReportData], Page]):
+        kinds = ["empty", "truncated", "empty"]
+        failures = [Failure(f"{number}.png", kind, "x") for number, kind in enumerate(kinds)]
+        page = page_of(replace(make_data(), failures=failures))
+        assert "3 scans could not be scored: 2 empty, 1 truncated." in page.text
 
     def test_long_lists_are_cut_and_say_so(self, page_of: Callable[[ReportData], Page]):
         ignored = [IgnoredFile(f"{index}.txt", "not an image") for index in range(1234)]

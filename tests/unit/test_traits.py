@@ -64,7 +64,7 @@ def test_the_border_is_what_is_dark_at_the_sides(border: tuple[int, int, int, in
 
 def test_the_border_is_found_through_the_ripple_of_jpeg():
     picture = saved(framed(40, 30, 40, 30), "JPEG", quality=30)
-    assert np.asarray(picture)[:20].max() > 4
+    assert np.asarray(picture)[:30, 40:-40].max() > 10
     assert traits(picture).border_share == pytest.approx(0.544, abs=0.04)
 
 

@@ -2,6 +2,7 @@
 
 import imagehash
 import numpy as np
+import scipy.fftpack  # noqa: F401  (imagehash would load it in the first of several threads that hash)
 from numpy.typing import NDArray
 from PIL import Image
 

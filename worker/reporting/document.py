@@ -49,6 +49,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
     """The metrics as report.json and the store have them: numbers, and beside them their 95 % intervals."""
     estimates = {
         "auroc": evaluation.auroc,
+        "auroc_copies_out": evaluation.auroc_copies_out,
         "average_precision": evaluation.average_precision,
         "sensitivity_at_95_specificity": evaluation.sensitivity,
         "specificity_at_95_sensitivity": evaluation.specificity,

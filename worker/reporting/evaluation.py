@@ -54,6 +54,8 @@ class Evaluation:
     auroc: Estimate | None = None
     """Its interval is DeLong's."""
     auroc_in_sample: float | None = None
+    auroc_copies_out: Estimate | None = None
+    """Where only scans of the same content are left out with a normal: near-identical ones and its group stay."""
     average_precision: Estimate | None = None
     prevalence: float | None = None
     """The share of anomalies among the labelled scans: the average precision of a guess."""
@@ -103,13 +105,19 @@ def difference(scores: ArrayLike, others: ArrayLike, is_anomaly: ArrayLike) -> D
     return Difference(value, both.interval_of_difference(0, 1), both.p_of_difference(0, 1))
 
 
-def evaluate(scores: ArrayLike, scores_in_sample: ArrayLike, is_anomaly: ArrayLike) -> Evaluation:
+def evaluate(
+    scores: ArrayLike,
+    scores_in_sample: ArrayLike,
+    is_anomaly: ArrayLike,
+    scores_copies_out: ArrayLike | None = None,
+) -> Evaluation:
     """Compare the scores with the labels.
 
     Args:
         scores: (n,) the headline scores (normals leave-one-out) of the *labelled* scans; higher is more anomalous.
         scores_in_sample: (n,) the scores against the reference of all normals.
         is_anomaly: (n,) bool, True for an anomaly and False for a normal.
+        scores_copies_out: (n,) the scores where only copies are left out; None for the headline scores.
 
     AUROC is the area under the ROC curve, ties counted half (Hanley & McNeil, Radiology 143, 1982), with DeLong's
     interval; average precision is Σ (Rₙ − Rₙ₋₁) Pₙ over the thresholds, without interpolation. Its interval, and
@@ -144,8 +152,9 @@ def evaluate(scores: ArrayLike, scores_in_sample: ArrayLike, is_anomaly: ArrayLi
         return Estimate(float(value), Interval(float(low), float(high)))
 
     return Evaluation(
-        auroc=Estimate(float(roc_auc_score(truth, headline)), intervals.delong(truth, headline).interval(0)),
+        auroc=_auroc(truth, headline),
         auroc_in_sample=float(roc_auc_score(truth, in_sample)),
+        auroc_copies_out=_auroc(truth, headline if scores_copies_out is None else scores_copies_out),
         average_precision=estimate("average_precision", average_precision_score(truth, headline)),
         prevalence=float(truth.mean()),
         sensitivity=estimate("sensitivity", float(at_specificity(steps))),
@@ -153,3 +162,7 @@ def evaluate(scores: ArrayLike, scores_in_sample: ArrayLike, is_anomaly: ArrayLi
         roc=Roc(false_positive_rate, true_positive_rate, *drawn["roc"]),
         precision_recall=PrecisionRecall(intervals.precision_on_grid(steps)[0], *drawn["precision"]),
     )
+
+
+def _auroc(truth: NDArray[np.bool_], scores: ArrayLike) -> Estimate:
+    return Estimate(float(roc_auc_score(truth, scores)), intervals.delong(truth, scores).interval(0))

@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +36,16 @@ class Excerpt(Generic[_T]):
             yield row
 
 
+class _Columns(NamedTuple):
+    scores: "array[float]"
+    in_sample: "array[float]"
+    copies_out: "array[float]"
+
+
 class Ranking:
     """The first scans of the ranking, and of every one its label, scores and group.
 
-    That is 1 byte a scan, 16 a scorer, and 8 where there are groups.
+    That is 1 byte a scan, 24 a scorer, and 8 where there are groups.
     """
 
     def __init__(self, shown: int, scorers: Sequence[str]) -> None:
@@ -47,7 +53,7 @@ class Ranking:
         self._shown = shown
         self._names = scorers
         self.first: list[RankedScan] = []
-        self._columns = [(array("d"), array("d")) for _ in scorers]
+        self._columns = [_Columns(array("d"), array("d"), array("d")) for _ in scorers]
         self._labels = array("b")
         self._groups = array("q")
         self._numbers: dict[str, int] = {}
@@ -61,11 +67,18 @@ class Ranking:
 
     def _take(self, page: list[RankedScan]) -> None:
         self.first += page[: self._shown - len(self.first)]
-        _, labels, scores, in_sample, _, groups, others = zip(*page, strict=True)
-        pairs = [(scores, in_sample), *(zip(*column, strict=True) for column in zip(*others, strict=True))]
-        for column, pair in zip(self._columns, pairs, strict=True):
-            for kept, new in zip(column, pair, strict=True):
-                kept.extend(new)
+        _, labels, scores, in_sample, _, groups, copies_out, others = zip(*page, strict=True)
+        of_all = [
+            (scores, in_sample, copies_out),
+            *(tuple(zip(*one, strict=True)) for one in zip(*others, strict=True)),
+        ]
+        for kept, (scores, in_sample, copies_out) in zip(self._columns, of_all, strict=True):
+            kept.scores.extend(scores)
+            kept.in_sample.extend(in_sample)
+            # Nearly all are the same as the score.
+            kept.copies_out.extend(
+                score if other is None else other for score, other in zip(scores, copies_out, strict=True)
+            )
         self._labels.extend([_CODES[label] for label in labels])
         if self._numbers or any(groups):
             self._group_all(groups)
@@ -82,7 +95,7 @@ class Ranking:
 
     def scores_of(self, group: str) -> NDArray[np.float64]:
         """The scores of a group of `GROUPS`, highest first: (n,)."""
-        return self._scores(0)[self._labelled(group)]
+        return self._scores(0)[0][self._labelled(group)]
 
     def count(self, group: str) -> int:
         return int(np.count_nonzero(self._labelled(group)))
@@ -96,9 +109,9 @@ class Ranking:
         truth = self._labelled("anomaly")[labelled]
         results = []
         for number, name in enumerate(self._names):
-            scores = self._scores(number)[labelled]
-            found = evaluate(scores, self._scores(number, in_sample=True)[labelled], truth)
-            first = self._scores(0)[labelled]
+            scores, in_sample, copies_out = (column[labelled] for column in self._scores(number))
+            found = evaluate(scores, in_sample, truth, copies_out)
+            first = self._scores(0)[0][labelled]
             results.append(ScorerResult(name, found, difference(scores, first, truth) if number else None))
         return results
 
@@ -107,16 +120,16 @@ class Ranking:
         if not self._numbers:
             return None
         numbers = np.frombuffer(self._groups, np.int64)
-        pair = (self._scores(0), self._scores(0, in_sample=True))
-        return group_scores(numbers, pair, self._labelled("normal"), self._labelled("anomaly"))
+        return group_scores(numbers, self._scores(0)[:2], self._labelled("normal"), self._labelled("anomaly"))
 
     @property
     def group_names(self) -> list[str]:
         """By the numbers that `groups` gives."""
         return list(self._numbers)
 
-    def _scores(self, scorer: int, in_sample: bool = False) -> NDArray[np.float64]:
-        return np.frombuffer(self._columns[scorer][in_sample], np.float64)
+    def _scores(self, scorer: int) -> list[NDArray[np.float64]]:
+        """The headline scores of a scorer, those in-sample, and those with only copies left out."""
+        return [np.frombuffer(column, np.float64) for column in self._columns[scorer]]
 
     def _labelled(self, group: str) -> NDArray[np.bool_]:
         return np.asarray(np.frombuffer(self._labels, np.int8) == _CODES[GROUPS[group]])

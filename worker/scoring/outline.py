@@ -77,14 +77,26 @@ class Outline:
     @cached_property
     def units(self) -> Units:
         """(n,) the unit of each scan (see `units.py`); those with the most normals have the lowest numbers."""
-        numbers = units(self.contents, self.hashes, self.groups, self.are_measured)
+        return self._by_normals(units(self.contents, self.hashes, self.groups, self.are_measured))
+
+    @cached_property
+    def copies(self) -> Units:
+        """(n,) the same, where only scans of one content belong together."""
+        return self._by_normals(np.unique(self.contents, return_inverse=True)[1])
+
+    @cached_property
+    def wider(self) -> NDArray[np.bool_]:
+        """(n,) whether the unit of a scan holds normals of several contents."""
+        pairs = np.unique(np.stack([self.units, self.copies])[:, self.are_normal], axis=1)
+        return np.asarray((np.bincount(pairs[0], minlength=self.units.max(initial=-1) + 1) > 1)[self.units])
+
+    def shared(self, numbers: Units) -> int:
+        """How many of `units` or `copies` have several normals: their numbers are the lowest."""
+        return int(np.count_nonzero(np.bincount(numbers[self.are_normal]) > 1))
+
+    def _by_normals(self, numbers: Units) -> Units:
         normals = np.bincount(numbers[self.are_normal], minlength=numbers.max(initial=-1) + 1)
         return np.asarray(np.argsort(np.argsort(-normals, kind="stable"))[numbers], dtype=np.int64)
-
-    @property
-    def shared_units(self) -> int:
-        """How many units have several normals: their numbers are the lowest."""
-        return int(np.count_nonzero(np.bincount(self.units[self.are_normal]) > 1))
 
     @property
     def can_leave_out(self) -> bool:

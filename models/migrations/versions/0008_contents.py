@@ -29,9 +29,11 @@ def upgrade() -> None:
         sa.Column("patches", sa.LargeBinary, nullable=False),
     )
     op.add_column("scans", sa.Column("group_name", sa.Text))
+    op.add_column("scores", sa.Column("score_copies_out", sa.Float))
 
 
 def downgrade() -> None:
+    op.drop_column("scores", "score_copies_out")
     op.drop_column("scans", "group_name")
     op.drop_table("patches")
     op.drop_table("contents")
