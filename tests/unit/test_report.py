@@ -375,7 +375,7 @@ class TestPage:
         widths = [200 if label is Label.ANOMALY else 100 for label in labels]
         page = page_of(replace(data, outline=outline_of(labels, width=widths)))
         assert "The scorer is not clearly better than the width alone" in page.text
-        assert "width 1.000" in page.text
+        assert "AUROC of 1.000" in page.text
         assert "the width alone tells anomalies from normals with an AUROC of 1.000" in page.text
         assert "not clearly better" not in page_of(data).text
 
