@@ -180,6 +180,15 @@ class VectorPage:
 
 
 @dataclass(frozen=True)
+class PatchPage:
+    """n embedded scans with their patches. The columns are in one order."""
+
+    scan_ids: Sequence[int]
+    patches: Sequence[bytes]
+    """As `worker/patches.py` packs them."""
+
+
+@dataclass(frozen=True)
 class OutlinePage:
     """n embedded scans without their vectors. The columns are in one order."""
 
@@ -260,7 +269,7 @@ class NewContent:
     """float32, little-endian, L2-normalised."""
     traits: Traits
     patches: bytes | None = None
-    """As `models/patches.py` packs them; None where the job's encoder makes none."""
+    """As `worker/patches.py` packs them; None where the job's encoder makes none."""
 
 
 class NamedScan(NamedTuple):

@@ -1,9 +1,14 @@
 """The names of the scorers. What they compute is in `worker/scoring/`, which needs NumPy."""
 
+from collections.abc import Sequence
+
+from .encoders import EncoderSpec
 from .errors import UsageError
 
 DEFAULT_SCORERS = ("centroid",)
-SCORERS = ("centroid", "knn", "mahalanobis")
+PATCH_SCORERS = ("patch_knn", "patch_knn_mirror")
+TEXT_SCORER = "text"
+SCORERS = ("centroid", "knn", "mahalanobis", *PATCH_SCORERS, TEXT_SCORER)
 
 
 def parse_scorers(text: str) -> tuple[str, ...]:
@@ -19,3 +24,20 @@ def parse_scorers(text: str) -> tuple[str, ...]:
     if not names:
         raise UsageError(f"no scorer is named: choose from {', '.join(SCORERS)}")
     return names
+
+
+def check_scorers(names: Sequence[str], encoder: EncoderSpec) -> None:
+    """Find out whether the scorers can work with what an encoder makes.
+
+    Raises:
+        UsageError: one cannot.
+    """
+    if TEXT_SCORER in names and not encoder.library == "open_clip":
+        raise UsageError(f"the scorer text needs a text tower, which {encoder.model} has not: leave it out")
+    if needs_patches(names) and encoder.plugin:
+        raise UsageError(f"patch_knn needs patches, which {encoder.model} does not make: leave it out")
+
+
+def needs_patches(names: Sequence[str]) -> bool:
+    """Whether a scorer compares patches, which the encoder then has to make."""
+    return any(name in PATCH_SCORERS for name in names)

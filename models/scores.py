@@ -20,6 +20,7 @@ from .records import (
     NamedScan,
     OtherScores,
     OutlinePage,
+    PatchPage,
     RankedScan,
     ScorePage,
     Traits,
@@ -27,10 +28,12 @@ from .records import (
 )
 from .scorers import DEFAULT_SCORERS
 from .states import FailureKind, Label, ScanState
-from .tables import ContentRow, EmbeddingRow, IgnoredRow, JobRow, ScanRow, ScoreRow
+from .tables import ContentRow, EmbeddingRow, IgnoredRow, JobRow, PatchesRow, ScanRow, ScoreRow
 
 _PAGE = 2000
 """Rows read in one statement. The reference is summed up page by page: another number changes scores' last bits."""
+_PATCH_PAGE = 128
+"""Scans whose patches are read in one statement: at 40 KB each, and four times as much as float32."""
 _DIGITS = 16
 """Hexadecimal, of a SHA-256: 64 bits tell a million contents apart but for one chance in 10^7."""
 _PAGES_WRITTEN = 10
@@ -81,6 +84,29 @@ class Scores:
                 return
             ids, labels, contents, vectors = zip(*rows, strict=True)
             yield VectorPage(ids, [_LABELS[name] for name in labels], contents, b"".join(vectors))
+            last = ids[-1]
+
+    def patches(self, job_id: str, patches_key: str, label: Label | None = None) -> Iterator[PatchPage]:
+        """The embedded scans of a job with their patches, in pages, in order of submission.
+
+        Args:
+            job_id: the job.
+            patches_key: of the job's encoder.
+            label: only the scans with this label; None for all.
+        """
+        wanted = [ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED]
+        if label is not None:
+            wanted.append(ScanRow.label == label)
+        of_scan = (PatchesRow.sha256 == ScanRow.sha256) & (PatchesRow.patches_key == patches_key)
+        query: _Query = select(ScanRow.id, PatchesRow.patches).join(PatchesRow, of_scan)
+        last = 0
+        while True:
+            with self._database.read() as session:
+                page = _page_after(session, wanted, last, _PATCH_PAGE)
+                if page is None:
+                    return
+                ids, patches = zip(*session.execute(query.where(*page).order_by(ScanRow.id)), strict=True)
+            yield PatchPage(ids, patches)
             last = ids[-1]
 
     def outline(self, job_id: str) -> Iterator[OutlinePage]:
@@ -223,13 +249,13 @@ def _vector_rows(session: Session, job_id: str, wanted: list[ColumnElement[bool]
 
 
 def _page_after(
-    session: Session, wanted: Sequence[ColumnElement[bool]], last: int
+    session: Session, wanted: Sequence[ColumnElement[bool]], last: int, size: int = _PAGE
 ) -> Sequence[ColumnElement[bool]] | None:
     """The condition of the scans of the page after the scan `last`; None when there is none.
 
     Where the page ends is asked first. Told only how many rows are wanted, PostgreSQL joins and sorts the whole job
     for each page.
     """
-    ids = select(ScanRow.id).where(*wanted, ScanRow.id > last).order_by(ScanRow.id).limit(_PAGE).subquery()
+    ids = select(ScanRow.id).where(*wanted, ScanRow.id > last).order_by(ScanRow.id).limit(size).subquery()
     end = session.scalar(select(func.max(ids.c.id)))
     return None if end is None else [*wanted, ScanRow.id > last, ScanRow.id <= end]

@@ -190,7 +190,7 @@ class PatchesRow(Base):
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     patches_key: Mapped[str] = mapped_column(String(200), primary_key=True)
     patches: Mapped[bytes] = mapped_column(LargeBinary)
-    """As `models/patches.py` packs them."""
+    """As `worker/patches.py` packs them."""
 
 
 class FileRow(Base):

@@ -8,7 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ..models.errors import BrokerUnreachableError, ReportError, SourceError, St
 from ..models.patience import patiently
 from ..models.records import DEFAULT_FALSE_ALARM_RATE, FoundScan, IgnoredFile, Job, NewJob
 from ..models.reports import check_replaceable
-from ..models.scorers import DEFAULT_SCORERS
+from ..models.scorers import DEFAULT_SCORERS, check_scorers, needs_patches
 from ..models.settings import Settings
 from ..models.states import Label, Priority
 from ..models.store import Store
@@ -90,6 +90,7 @@ def prepare(request: Request, settings: Settings, counted: Callable[[int], None]
         ReportError: the report folder holds something else, or cannot be written.
     """
     notes = dict(request.notes)
+    check_scorers(request.scorers, request.encoder)
     if request.out is not None:
         check_report_folder(request.out, is_ours=settings.broker_url is None)
     source = _open_source(request, settings, notes)
@@ -191,7 +192,7 @@ def _new_job(prepared: Prepared, settings: Settings) -> NewJob:
         source=request.source,
         root=str(prepared.source.root),
         report_folder=os.path.abspath(folder),
-        encoder=request.encoder,
+        encoder=replace(request.encoder, patches=needs_patches(request.scorers)),
         batch_size=request.batch_size,
         notes=prepared.notes,
         priority=request.priority,

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -11,6 +12,7 @@ from platform import python_version
 from ..models.errors import JobFailedError
 from ..models.patience import patiently
 from ..models.records import Job, Progress
+from ..models.scorers import check_scorers
 from ..models.settings import Settings
 from ..models.states import JobState
 from ..models.store import Store
@@ -19,6 +21,7 @@ from .encoding.images import ImageFailure, decode, thumbnail
 from .reporting.document import comparison, decision, grouped, metrics, trivial
 from .reporting.report import ReportCounts, ReportData, ReportTimings, write_report
 from .score import JobScorer
+from .scoring.scorer import NoNormalsError, Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ class Aggregator:
         if job is None:
             return
         begun = datetime.now(UTC)
-        scorer = JobScorer(self._store, job)
+        scorer = self._scorer(job)
         self._score(job, scorer, job.scorers)
         scoring_seconds = (datetime.now(UTC) - begun).total_seconds()
         folder = self._settings.local_path(job.report_folder)
@@ -86,7 +89,8 @@ class Aggregator:
             ReportError: the report's folder cannot be written.
         """
         job = self._done_job(job_id)
-        scorer = JobScorer(self._store, job)
+        scorer = self._scorer(job)
+        check_scorers(names, job.encoder)
         self._score(job, scorer, names)
         order = dict.fromkeys([*([headline] if headline else []), *job.scorers, *names])
         folder, now = self._settings.local_path(job.report_folder), job.finished_at or datetime.now(UTC)
@@ -108,7 +112,16 @@ class Aggregator:
         """
         job = self._done_job(job_id)
         folder, now = folder or self._settings.local_path(job.report_folder), job.finished_at or datetime.now(UTC)
-        self._write_report(job, JobScorer(self._store, job), folder, _scoring_seconds(job), now)
+        self._write_report(job, self._scorer(job), folder, _scoring_seconds(job), now)
+
+    def _scorer(self, job: Job) -> JobScorer:
+        return JobScorer(self._store, job, partial(self._embed_texts, job))
+
+    def _embed_texts(self, job: Job, sentences: Sequence[str]) -> Vectors:
+        from .encoding.encoder import load_text_tower  # torch: only where sentences are embedded
+
+        spec = job.encoder.at(self._settings.local_path)
+        return load_text_tower(spec, self._settings.hub_seconds)(sentences)
 
     def _done_job(self, job_id: str) -> Job:
         job = self._store.find_job(job_id)
@@ -120,7 +133,7 @@ class Aggregator:
         try:
             for name in names:
                 scorer.score(name)
-        except ValueError:
+        except NoNormalsError:
             failure = next(self._store.scores.failures(job.id), None)
             first = f"; the first: {failure.path}: {failure.detail}" if failure else ""
             raise JobFailedError(

@@ -101,7 +101,9 @@ class Embedder:
     def _finish(self, batch: Batch, embedded: Embedded) -> None:
         results, encoded, files = embedded.results, embedded.encoded, embedded.files
         new = {
-            sha256: NewContent(vector.astype(np.dtype("<f4")).tobytes(), embedded.traits[sha256])
+            sha256: NewContent(
+                vector.astype(np.dtype("<f4")).tobytes(), embedded.traits[sha256], embedded.patches.get(sha256)
+            )
             for sha256, vector in embedded.vectors.items()
         }
         self._patiently(lambda: self._store.batches.finish(batch, results, new, files, encoded))

@@ -1,61 +1,91 @@
 """A job's stored vectors → scores, in the store."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models.errors import JobFailedError
 from ..models.records import Job, ScorePage, VectorPage
+from ..models.scorers import PATCH_SCORERS
 from ..models.states import Label
 from ..models.store import Store
 from .ahead import ahead
+from .patches import unpack
 from .scoring.centroid import CentroidScorer
 from .scoring.knn import KnnScorer
 from .scoring.mahalanobis import MahalanobisScorer
 from .scoring.outline import Outline
+from .scoring.patch_knn import PatchKnnScorer
 from .scoring.scorer import Chunk, Scorer, Scores, Units, Vectors
+from .scoring.text import PROMPTS, TextScorer
 
 
 class JobScorer:
     """Scores the scans of a job, all of which are embedded."""
 
-    def __init__(self, store: Store, job: Job) -> None:
+    def __init__(self, store: Store, job: Job, embed_texts: Callable[[Sequence[str]], Vectors]) -> None:
+        """Args:
+        store: the store.
+        job: the job.
+        embed_texts: the text tower of the job's encoder: k sentences → (k, dimension).
+        """
         self._store = store
         self._job = job
+        self._embed_texts = embed_texts
 
     def score(self, name: str) -> None:
         """Fit a scorer on the job's normals, score all its scans, and write the scores.
 
         Raises:
-            ValueError: the job has no embedded normal scan.
+            JobFailedError: the job has not what the scorer compares.
+            NoNormalsError: the job has no embedded normal scan.
             FloatingPointError: an embedding is not finite: `encoding` lets none into the store.
         """
+        if name in PATCH_SCORERS and not self._job.encoder.patches:
+            raise JobFailedError(
+                f"job {self._job.id} has no patches: submit the scans again with --scorer {name}, which makes them"
+            )
         units = self.outline.units
-        scorer = self._make(name, units).fit(self._normals(units))
+        scorer = self._make(name, units).fit(self._normals(name, units))
         looser: Scorer | None = None
         if self.outline.wider.any():
             copies = self.outline.copies
-            looser = self._make(name, copies).fit(self._normals(copies))
+            looser = self._make(name, copies).fit(self._normals(name, copies))
         # Read, compute and write at the same time, each in a thread of its own.
-        pages = ahead(self._store.scores.vectors(self._job.id))
-        self._store.scores.save(name, ahead(self._score_page(scorer, looser, page) for page in pages))
+        pages = self._pages(name)
+        self._store.scores.save(name, ahead(self._score_page(scorer, looser, *page) for page in pages))
 
     def _make(self, name: str, units: Units) -> Scorer:
         makers: dict[str, Callable[[], Scorer]] = {
             "centroid": lambda: CentroidScorer(self.outline.shared(units)),
             "knn": KnnScorer,
             "mahalanobis": MahalanobisScorer,
+            "patch_knn": PatchKnnScorer,
+            "patch_knn_mirror": lambda: PatchKnnScorer(mirror=True),
+            "text": lambda: TextScorer(*(self._embed_texts(PROMPTS[kind]) for kind in ("normal", "abnormal"))),
         }
         return makers[name]()
 
-    def _normals(self, units: Units) -> Iterator[Chunk]:
-        for page in ahead(self._store.scores.vectors(self._job.id, Label.NORMAL)):
-            yield Chunk(_matrix(page), units[self.outline.rows_of(page.scan_ids)])
+    def _normals(self, name: str, units: Units) -> Iterator[Chunk]:
+        for scan_ids, matrix in self._pages(name, Label.NORMAL):
+            yield Chunk(matrix, units[self.outline.rows_of(scan_ids)])
 
-    def _score_page(self, scorer: Scorer, looser: Scorer | None, page: VectorPage) -> ScorePage:
-        outline, matrix = self.outline, _matrix(page)
-        rows = outline.rows_of(page.scan_ids)
+    def _pages(self, name: str, label: Label | None = None) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
+        """Scans, and what a scorer compares of them."""
+        if name in PATCH_SCORERS:
+            for scans in ahead(self._store.scores.patches(self._job.id, self._job.encoder.patches_key, label)):
+                yield scans.scan_ids, np.stack([unpack(packed) for packed in scans.patches])
+        else:
+            for page in ahead(self._store.scores.vectors(self._job.id, label)):
+                yield page.scan_ids, _matrix(page)
+
+    def _score_page(
+        self, scorer: Scorer, looser: Scorer | None, scan_ids: Sequence[int], matrix: NDArray[np.float32]
+    ) -> ScorePage:
+        outline = self.outline
+        rows = outline.rows_of(scan_ids)
         in_sample = scorer.score(matrix)
         scores = in_sample.copy()
         normals = np.flatnonzero(outline.are_normal[rows])
@@ -65,7 +95,7 @@ class JobScorer:
         wider = np.flatnonzero(outline.are_normal[rows] & outline.wider[rows])
         if looser is not None:
             copies_out[wider] = _left_out(looser, matrix[wider], outline.copies[rows[wider]], in_sample[wider])
-        return ScorePage(page.scan_ids, scores.tolist(), in_sample.tolist(), copies_out.tolist())
+        return ScorePage(scan_ids, scores.tolist(), in_sample.tolist(), copies_out.tolist())
 
     @cached_property
     def outline(self) -> Outline:

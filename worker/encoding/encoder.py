@@ -19,6 +19,8 @@ from ...models.encoders import OFFLINE_ENCODER, EncoderSpec, file_digest
 from ...models.errors import EncoderError, UsageError
 from ...models.states import FailureKind
 from .images import ImageFailure
+from .patches import OFFLINE_SIZE as OFFLINE_PATCH_SIZE
+from .patches import PatchingEncoder, offline_maps, open_clip_maps, patch_features, patch_shape
 from .weights import fetch
 
 logger = logging.getLogger(__name__)
@@ -167,7 +169,7 @@ def load_encoder(
     hub_seconds: float = 5.0,
     progress: type[Any] | None = None,
     threads: int | None = None,
-) -> Encoder:
+) -> Encoder | PatchingEncoder:
     """Load an encoder, fetching its weights first if they are not on this machine.
 
     Args:
@@ -191,6 +193,23 @@ def load_encoder(
     if spec.offline:
         return _load_offline(spec, where)
     return _load_open_clip(spec, where, hub_seconds, progress)
+
+
+def load_text_tower(spec: EncoderSpec, hub_seconds: float = 5.0) -> Callable[[Sequence[str]], NDArray[np.float32]]:
+    """Load what embeds sentences where `spec` embeds images: k sentences → (k, dimension), on the CPU.
+
+    Raises:
+        HubUnreachableError, EncoderError: as `load_encoder`.
+    """
+    model = _open_clip_model(spec, hub_seconds, None).eval()
+    tokenizer = open_clip.get_tokenizer(spec.model)
+
+    def embed(sentences: Sequence[str]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            vectors: NDArray[np.float32] = model.encode_text(tokenizer(list(sentences)), normalize=True).numpy()
+        return vectors
+
+    return embed
 
 
 def hub_source(spec: EncoderSpec) -> tuple[str, str]:
@@ -325,17 +344,11 @@ def _choose_device(name: str) -> torch.device:
 
 def _load_open_clip(
     spec: EncoderSpec, device: torch.device, hub_seconds: float, progress: type[Any] | None
-) -> Encoder:
+) -> Encoder | PatchingEncoder:
     note = remark(spec)
     if note:
         logger.warning(note)
-    if spec.weights_file is not None:
-        path, preprocessing = check_weights_file(spec), {}
-    else:
-        path = fetch(*hub_source(spec), timeout=hub_seconds, tqdm_class=progress)
-        # The tag's own mean, deviation, interpolation and resizing, as open_clip merges them for a tag.
-        preprocessing = open_clip.get_pretrained_cfg(spec.model, spec.weights)
-    model = _build(spec.model, path, preprocessing)
+    model = _open_clip_model(spec, hub_seconds, progress)
     config = PreprocessCfg(**model.visual.preprocess_cfg)
     for part in _TEXT_PARTS:
         if hasattr(model, part):
@@ -347,7 +360,32 @@ def _load_open_clip(
         return found
 
     size = (config.size, config.size) if isinstance(config.size, int) else tuple(config.size)
-    return Encoder(spec, device, features, image_transform_v2(config, is_train=False), size)
+    transform = image_transform_v2(config, is_train=False)
+    encoder = Encoder(spec, device, features, transform, size)
+    if not spec.patches:
+        return encoder
+    return _with_patches(encoder, spec, device, open_clip_maps(model, spec.model), transform, size)
+
+
+def _with_patches(
+    encoder: Encoder,
+    spec: EncoderSpec,
+    device: torch.device,
+    maps: Callable[[torch.Tensor], list[torch.Tensor]],
+    transform: Compose,
+    size: tuple[int, int],
+) -> PatchingEncoder:
+    shape = patch_shape(maps, torch.zeros((1, 3, *size), dtype=_DTYPES[spec.precision], device=device))
+    return PatchingEncoder(encoder, Encoder(spec, device, patch_features(maps), transform, size), shape)
+
+
+def _open_clip_model(spec: EncoderSpec, hub_seconds: float, progress: type[Any] | None) -> Any:
+    """The whole model, with its text tower, in float32 on the CPU; fetches its weights first where it must."""
+    if spec.weights_file is not None:
+        return _build(spec.model, check_weights_file(spec), {})
+    path = fetch(*hub_source(spec), timeout=hub_seconds, tqdm_class=progress)
+    # The tag's own mean, deviation, interpolation and resizing, as open_clip merges them for a tag.
+    return _build(spec.model, path, open_clip.get_pretrained_cfg(spec.model, spec.weights))
 
 
 def _build(name: str, path: Path, preprocessing: dict[str, Any]) -> Any:
@@ -415,7 +453,7 @@ def _quiet_open_clip() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def _load_offline(spec: EncoderSpec, device: torch.device) -> Encoder:
+def _load_offline(spec: EncoderSpec, device: torch.device) -> Encoder | PatchingEncoder:
     """EfficientNet-Lite0, trained on ImageNet; the embedding is the mean over space of its last map."""
     path = offline_weights(spec)
     import timm  # in the extra `offline`, like the weights
@@ -430,7 +468,12 @@ def _load_offline(spec: EncoderSpec, device: torch.device) -> Encoder:
 
     # The constants of the weights' own documentation; timm's for this model are others.
     transform = image_transform(_OFFLINE_SIZE, is_train=False, mean=_IMAGENET_MEAN, std=_IMAGENET_STD)
-    return Encoder(spec, device, features, transform, (_OFFLINE_SIZE, _OFFLINE_SIZE))
+    encoder = Encoder(spec, device, features, transform, (_OFFLINE_SIZE, _OFFLINE_SIZE))
+    if not spec.patches:
+        return encoder
+    larger = image_transform(OFFLINE_PATCH_SIZE, is_train=False, mean=_IMAGENET_MEAN, std=_IMAGENET_STD)
+    size = (OFFLINE_PATCH_SIZE, OFFLINE_PATCH_SIZE)
+    return _with_patches(encoder, spec, device, offline_maps(model), larger, size)
 
 
 def copy_in_order(source: dict[str, torch.Tensor], model: torch.nn.Module) -> None:

@@ -4,15 +4,25 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias
+from itertools import repeat
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .plugins import EncoderLike
+from .plugins import EncoderLike, PatchingLike
 
-Promise: TypeAlias = Future[NDArray[np.float32]]
-"""Of the vector of one scan, (dimension,) float32."""
+
+class Encoded(NamedTuple):
+    """What the encoder makes of one scan."""
+
+    vector: NDArray[np.float32]
+    """(dimension,)"""
+    patches: bytes | None
+    """As `worker/patches.py` packs them, nothing where they are not finite; None of an encoder that makes none."""
+
+
+Promise: TypeAlias = Future[Encoded]
 _Item: TypeAlias = tuple[Any, Promise]
 
 _AT_ONCE = 16
@@ -76,16 +86,23 @@ class Forward:
     def _run(self) -> None:
         while items := self._take():
             try:
-                with self._watch():
-                    vectors = self.encoder.encode([pixels for pixels, _ in items])
-                for (_, promise), vector in zip(items, vectors, strict=True):
-                    promise.set_result(vector)
+                for (_, promise), encoded in zip(items, self._encode([pixels for pixels, _ in items]), strict=True):
+                    promise.set_result(encoded)
             except Exception as error:  # whoever waits for the vectors gets it
                 for _, promise in items:
                     promise.set_exception(error)
             with self._changed:
                 self._encoding = 0
                 self._changed.notify_all()
+
+    def _encode(self, pixels: list[Any]) -> list[Encoded]:
+        with self._watch():
+            vectors = self.encoder.encode(pixels)
+        patches: list[bytes] | None = None
+        if isinstance(self.encoder, PatchingLike):
+            with self._watch():
+                patches = self.encoder.encode_patches(pixels)
+        return list(map(Encoded, vectors, patches or repeat(None)))
 
     def _take(self) -> list[_Item]:
         """Wait for prepared scans, and take as many as are encoded at once; none when it is closed."""

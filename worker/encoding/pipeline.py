@@ -37,6 +37,8 @@ class Embedded:
     """The new ones by digest, (dimension,) float32. Some may have been encoded for another batch under way."""
     traits: dict[str, Traits] = field(default_factory=dict)
     """Of the same contents, and maybe of others whose vectors are not finite."""
+    patches: dict[str, bytes] = field(default_factory=dict)
+    """Of the same contents, where the encoder makes them."""
     encoded: int = 0
     """How many scans went through the encoder."""
     files: dict[str, FileState] = field(default_factory=dict)
@@ -131,19 +133,22 @@ class Pipeline:
         results: list[ScanResult] = []
         vectors: dict[str, np.ndarray] = {}
         traits: dict[str, Traits] = {}
+        patches: dict[str, bytes] = {}
         try:
             for scan, future in zip(scans, prepared, strict=True):
                 try:
                     digest, content = future.result()
                     if content is not None:
-                        vectors[digest] = content.promise.result()
+                        vectors[digest], packed = content.promise.result()
+                        if packed is not None:
+                            patches[digest] = packed
                         traits[digest] = cast(Traits, content.traits)
                     results.append(ScanResult(scan.id, sha256=digest))
                 except ImageFailure as failure:
                     results.append(ScanResult(scan.id, failure=failure.kind, detail=failure.detail))
         finally:
             wait([future for future in prepared if not future.cancel()])  # after an error, the rest is not begun
-        return Embedded(results, vectors, traits, len(batch.contents & vectors.keys()), batch.read)
+        return Embedded(results, vectors, traits, patches, len(batch.contents & vectors.keys()), batch.read)
 
     def close(self) -> None:
         """End the threads. No batch may be under way."""
@@ -223,6 +228,7 @@ def _resizing_bytes(image: Image.Image, size: tuple[int, int]) -> int:
 def _fail_the_infinite(embedded: Embedded) -> Embedded:
     """A vector that is not finite would make the reference, and with it every score, not finite."""
     bad = {digest for digest, vector in embedded.vectors.items() if not np.isfinite(vector).all()}
+    bad |= {digest for digest, packed in embedded.patches.items() if not packed}
     if not bad:
         return embedded
     detail = "the encoder's output is not finite: try --precision fp32"

@@ -5,7 +5,7 @@ Such an entry point is a function `load(spec: EncoderSpec, device: str)`, and wh
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,14 @@ class EncoderLike(Protocol):
 
     def encode(self, pixels: Sequence[Any]) -> NDArray[np.float32]:
         """Embed what `preprocess` returned: float32 (n, dimension), rows of length 1."""
+
+
+@runtime_checkable
+class PatchingLike(Protocol):
+    """An encoder that makes patches too. `PatchingEncoder` of `patches.py` is one."""
+
+    def encode_patches(self, pixels: Sequence[Any]) -> list[bytes]:
+        """The patches of what `preprocess` returned, packed: nothing where they are not finite."""
 
 
 def load_plugin(spec: EncoderSpec, device: str) -> EncoderLike:

@@ -4,6 +4,9 @@ AXES = {
     "centroid": "Cosine distance to the normal reference",
     "knn": "Mean cosine distance to the 5 nearest normals",
     "mahalanobis": "Mahalanobis distance to the mean of the normals",
+    "patch_knn": "Distance of the 3 worst patches to the nearest normals'",
+    "patch_knn_mirror": "Distance of the 3 worst patches, with their mirrored difference",
+    "text": "Cosine to “abnormal” less cosine to “normal”",
 }
 
 MEANINGS = {
@@ -13,4 +16,9 @@ MEANINGS = {
     "like any of them",
     "mahalanobis": "its distance to the mean of the normal scans, measured in each direction by how far the normal "
     "scans spread there",
+    "patch_knn": "how far its 3 most unusual patches are from the patches most like them in the 3 nearest normal "
+    "scans: 0 is found there as it is",
+    "patch_knn_mirror": "the same as patch_knn, where each patch counts with its difference from the patch at the "
+    "mirrored place, left for right: fit for pictures of what is nearly symmetric",
+    "text": "how much nearer the encoder puts it to descriptions of abnormal scans than to those of normal ones",
 }

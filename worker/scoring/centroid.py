@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .scorer import Chunk, Scores, Units, Vectors, unit_rows
+from .scorer import Chunk, NoNormalsError, Scores, Units, Vectors, unit_rows
 
 # A mean of unit vectors that is shorter than this points nowhere: rounding decides its direction.
 _SHORTEST_REFERENCE = 1e-9
@@ -44,7 +44,7 @@ class CentroidScorer:
             if len(vectors):
                 self._add(vectors, units)
         if self._sum is None:
-            raise ValueError("there are no normal scans to build a reference from")
+            raise NoNormalsError("there are no normal scans to build a reference from")
         return self
 
     def _add(self, vectors: Vectors, units: Units) -> None:

@@ -15,6 +15,10 @@ MOST_NORMALS = 10_000
 _SEED = 0
 
 
+class NoNormalsError(ValueError):
+    """There are no normal scans to compare with."""
+
+
 class Chunk(NamedTuple):
     """n normals: their vectors, (n, d) float32 or float64, and their units, (n,) int64 (see `units.py`)."""
 
@@ -31,7 +35,8 @@ class Scorer(Protocol):
         """Read the normals once. The size of the chunks may differ, and does not matter.
 
         Raises:
-            ValueError: there are no normals, or a chunk's two parts differ in length.
+            NoNormalsError: there are no normals.
+            ValueError: a chunk's two parts differ in length.
             FloatingPointError: a vector is not finite.
         """
 
@@ -49,7 +54,8 @@ def sample(chunks: Iterable[Chunk], limit: int = MOST_NORMALS) -> Chunk:
     """At most `limit` normals in their order, each as likely as any other: always the same draw, in one pass.
 
     Raises:
-        ValueError: there are no normals, or a chunk's two parts differ in length.
+        NoNormalsError: there are no normals.
+        ValueError: a chunk's two parts differ in length.
         FloatingPointError: a vector is not finite.
     """
     rng = np.random.default_rng(_SEED)
@@ -70,7 +76,7 @@ def sample(chunks: Iterable[Chunk], limit: int = MOST_NORMALS) -> Chunk:
             parts = tuple(part[stay] for part in parts)
         kept = parts
     if kept is None or not len(kept[0]):
-        raise ValueError("there are no normal scans to compare with")
+        raise NoNormalsError("there are no normal scans to compare with")
     return Chunk(kept[1], kept[2])
 
 
