@@ -249,13 +249,13 @@ def _vector_rows(session: Session, job_id: str, wanted: list[ColumnElement[bool]
 
 
 def _page_after(
-    session: Session, wanted: Sequence[ColumnElement[bool]], last: int, size: int = _PAGE
+    session: Session, wanted: Sequence[ColumnElement[bool]], last: int, size: int | None = None
 ) -> Sequence[ColumnElement[bool]] | None:
     """The condition of the scans of the page after the scan `last`; None when there is none.
 
     Where the page ends is asked first. Told only how many rows are wanted, PostgreSQL joins and sorts the whole job
     for each page.
     """
-    ids = select(ScanRow.id).where(*wanted, ScanRow.id > last).order_by(ScanRow.id).limit(size).subquery()
+    ids = select(ScanRow.id).where(*wanted, ScanRow.id > last).order_by(ScanRow.id).limit(size or _PAGE).subquery()
     end = session.scalar(select(func.max(ids.c.id)))
     return None if end is None else [*wanted, ScanRow.id > last, ScanRow.id <= end]

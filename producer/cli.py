@@ -15,7 +15,7 @@ import click
 from ..models.encoders import AUTO, DEFAULT_ENCODER, OFFLINE_ENCODER, PRECISIONS, EncoderSpec, parse_encoder
 from ..models.errors import JobStateError, ReportError, ScanomalyError
 from ..models.records import DEFAULT_FALSE_ALARM_RATE
-from ..models.scorers import DEFAULT_SCORERS, SCORERS, parse_scorers
+from ..models.scorers import DEFAULT_SCORERS, SCORERS, check_scorers, parse_scorers
 from ..models.settings import Settings
 from ..models.states import JobState, Priority
 from .status import JobStatus, job_status, result_lines, status_lines, worker_json, worker_line
@@ -471,6 +471,7 @@ def score(job: str, scorers: tuple[str, ...], headline: str | None, open_it: boo
         found = store.find_job(job)
         if found.state != JobState.DONE:
             raise JobStateError(f"job {found.id} is {found.state}: only a done job can be scored again")
+        check_scorers((*scorers, *([headline] if headline else [])), found.encoder)
         rebuild_report(found.id, scorers=scorers or (str(headline),), headline=headline)
         status = job_status(store, found.id)
     return _finish(status, as_json, open_it)

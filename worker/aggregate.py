@@ -12,7 +12,6 @@ from platform import python_version
 from ..models.errors import JobFailedError
 from ..models.patience import patiently
 from ..models.records import Job, Progress
-from ..models.scorers import check_scorers
 from ..models.settings import Settings
 from ..models.states import JobState
 from ..models.store import Store
@@ -90,7 +89,6 @@ class Aggregator:
         """
         job = self._done_job(job_id)
         scorer = self._scorer(job)
-        check_scorers(names, job.encoder)
         self._score(job, scorer, names)
         order = dict.fromkeys([*([headline] if headline else []), *job.scorers, *names])
         folder, now = self._settings.local_path(job.report_folder), job.finished_at or datetime.now(UTC)

