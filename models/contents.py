@@ -1,6 +1,6 @@
 """What is known of a content, whatever files and jobs it comes in: its embedding, its traits, its patches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ from .records import NewContent, Traits
 from .tables import Base, ContentRow, EmbeddingRow, PatchesRow
 
 _SIGN = 1 << 63
+_PAGE = 1000
 
 
 class Contents:
@@ -25,6 +26,34 @@ class Contents:
         """Whether the store has all of a content that a job with this encoder needs."""
         with self._database.read() as session:
             return bool(session.scalar(select(known(literal(sha256), encoder))))
+
+    def vectors(self, digests: Sequence[str], encoder: EncoderSpec) -> dict[str, bytes]:
+        """The embeddings of contents by their digests: float32, little-endian."""
+        return self._read(
+            EmbeddingRow.sha256, EmbeddingRow.vector, EmbeddingRow.encoder_key == encoder.key, digests
+        )
+
+    def patches(self, digests: Sequence[str], encoder: EncoderSpec) -> dict[str, bytes]:
+        """The patches of contents by their digests, as `worker/patches.py` packs them."""
+        return self._read(
+            PatchesRow.sha256, PatchesRow.patches, PatchesRow.patches_key == encoder.patches_key, digests
+        )
+
+    def _read(
+        self,
+        digest: InstrumentedAttribute[str],
+        value: InstrumentedAttribute[bytes],
+        condition: ColumnElement[bool],
+        digests: Sequence[str],
+    ) -> dict[str, bytes]:
+        wanted = sorted(set(digests))
+        found: dict[str, bytes] = {}
+        for start in range(0, len(wanted), _PAGE):
+            page = digest.in_(wanted[start : start + _PAGE])
+            with self._database.read() as session:
+                for sha256, content in session.execute(select(digest, value).where(condition, page)):
+                    found[sha256] = content
+        return found
 
 
 def known(sha256: ColumnElement[str] | InstrumentedAttribute[str], encoder: EncoderSpec) -> ColumnElement[bool]:

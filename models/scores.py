@@ -86,17 +86,14 @@ class Scores:
             yield VectorPage(ids, [_LABELS[name] for name in labels], contents, b"".join(vectors))
             last = ids[-1]
 
-    def patches(self, job_id: str, patches_key: str, label: Label | None = None) -> Iterator[PatchPage]:
+    def patches(self, job_id: str, patches_key: str) -> Iterator[PatchPage]:
         """The embedded scans of a job with their patches, in pages, in order of submission.
 
         Args:
             job_id: the job.
             patches_key: of the job's encoder.
-            label: only the scans with this label; None for all.
         """
         wanted = [ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED]
-        if label is not None:
-            wanted.append(ScanRow.label == label)
         of_scan = (PatchesRow.sha256 == ScanRow.sha256) & (PatchesRow.patches_key == patches_key)
         query: _Query = select(ScanRow.id, PatchesRow.patches).join(PatchesRow, of_scan)
         last = 0

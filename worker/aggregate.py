@@ -15,9 +15,11 @@ from ..models.records import Job, Progress
 from ..models.settings import Settings
 from ..models.states import JobState
 from ..models.store import Store
+from .closeups import Closeups
 from .encoding.files import ScanFiles
 from .encoding.images import ImageFailure, decode, thumbnail
 from .reporting.document import comparison, decision, grouped, metrics, trivial
+from .reporting.gallery import Looks
 from .reporting.report import ReportCounts, ReportData, ReportTimings, write_report
 from .score import JobScorer
 from .scoring.scorer import NoNormalsError, Vectors
@@ -145,6 +147,7 @@ class Aggregator:
         progress = self._store.progress(job.id)
         timings = _timings(job, progress, scoring_seconds, now)
         files = ScanFiles(self._settings.local_path(job.root), job.follow_links, self._settings.max_file_bytes)
+        closeups = Closeups(self._store, job, scorer.outline)
         can_leave_out = scorer.outline.can_leave_out
         data = ReportData(
             job_id=job.id,
@@ -168,7 +171,8 @@ class Aggregator:
             timings=timings,
             versions=_versions(),
             gallery_scans=self._settings.gallery_scans,
-            thumbnail=lambda path: self._thumbnail(files, path),
+            looks=Looks(lambda path: self._thumbnail(files, path), closeups.nearest, closeups.heat_maps),
+            embedding_map=closeups.embedding_map(),
         )
         findings = write_report(data, folder)
         return {

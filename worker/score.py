@@ -17,7 +17,7 @@ from .scoring.centroid import CentroidScorer
 from .scoring.knn import KnnScorer
 from .scoring.mahalanobis import MahalanobisScorer
 from .scoring.outline import Outline
-from .scoring.patch_knn import PatchKnnScorer
+from .scoring.patch_knn import MOST_NORMALS, PatchKnnScorer
 from .scoring.scorer import Chunk, Scorer, Scores, Units, Vectors
 from .scoring.text import PROMPTS, TextScorer
 
@@ -69,16 +69,19 @@ class JobScorer:
         return makers[name]()
 
     def _normals(self, name: str, units: Units) -> Iterator[Chunk]:
-        for scan_ids, matrix in self._pages(name, Label.NORMAL):
-            yield Chunk(matrix, units[self.outline.rows_of(scan_ids)])
+        if name in PATCH_SCORERS:
+            yield from sampled_patches(self._store, self._job, self.outline, units)
+            return
+        for page in ahead(self._store.scores.vectors(self._job.id, Label.NORMAL)):
+            yield Chunk(_matrix(page), units[self.outline.rows_of(page.scan_ids)])
 
-    def _pages(self, name: str, label: Label | None = None) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
+    def _pages(self, name: str) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
         """Scans, and what a scorer compares of them."""
         if name in PATCH_SCORERS:
-            for scans in ahead(self._store.scores.patches(self._job.id, self._job.encoder.patches_key, label)):
+            for scans in ahead(self._store.scores.patches(self._job.id, self._job.encoder.patches_key)):
                 yield scans.scan_ids, np.stack([unpack(packed) for packed in scans.patches])
         else:
-            for page in ahead(self._store.scores.vectors(self._job.id, label)):
+            for page in ahead(self._store.scores.vectors(self._job.id)):
                 yield page.scan_ids, _matrix(page)
 
     def _score_page(
@@ -101,6 +104,15 @@ class JobScorer:
     def outline(self) -> Outline:
         """The job's scans but for their vectors and scores. Read once."""
         return Outline.read(self._store.scores.outline(self._job.id))
+
+
+def sampled_patches(store: Store, job: Job, outline: Outline, units: Units) -> Iterator[Chunk]:
+    """The patches of the normals that patch scorers keep, with their units."""
+    rows = outline.sampled_normals(MOST_NORMALS)
+    scans = store.scores.named(outline.scan_ids[rows].tolist())
+    packed = store.contents.patches([scan.sha256 for scan in scans], job.encoder)
+    for scan, row in zip(scans, rows, strict=True):
+        yield Chunk(unpack(packed[scan.sha256])[np.newaxis], units[[row]])
 
 
 def _left_out(scorer: Scorer, vectors: Vectors, units: Units, otherwise: Scores) -> Scores:

@@ -280,8 +280,12 @@ def test_patches_come_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) ->
     pages = list(store.scores.patches("p", encoder.patches_key))
     assert [page.patches for page in pages] == [(b"00", b"00"), (b"01", b"01"), (b"02",)]
     assert [scan_id for page in pages for scan_id in page.scan_ids] == [scan.id for scan in batch.scans]
-    (normals,) = store.scores.patches("p", encoder.patches_key, Label.NORMAL)
-    assert len(normals.scan_ids) == 2
+    assert store.contents.patches([digests[4], digests[0], "f" * 64], encoder) == {
+        digests[0]: b"00",
+        digests[4]: b"02",
+    }
+    assert store.contents.vectors([digests[0]] * 3, OFFLINE) == {digests[0]: b"1234"}
+    assert store.contents.vectors(digests, parse_encoder()) == {}
     assert store.contents.is_known(digests[0], encoder)
 
 

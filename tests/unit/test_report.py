@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -21,8 +22,11 @@ from scanomaly.models.errors import ReportError
 from scanomaly.models.records import Failure, IgnoredFile, NamedScan, OutlinePage, RankedScan
 from scanomaly.models.reports import is_report
 from scanomaly.models.states import Label
+from scanomaly.worker.reporting import ranking
+from scanomaly.worker.reporting.embedding_map import EmbeddingMap, MapPoint
 from scanomaly.worker.reporting.evaluation import evaluate
 from scanomaly.worker.reporting.files import REPORT_FILES, whole_folder
+from scanomaly.worker.reporting.gallery import Looks
 from scanomaly.worker.reporting.report import (
     ReportCounts,
     ReportData,
@@ -84,6 +88,14 @@ def outline_of(labels: list[Label | None], **columns: list[Any]) -> Outline:
     return Outline.read([replace(page, traits=traits | columns)])
 
 
+def looks(
+    thumbnail: Callable[[str], bytes | None] = lambda path: JPEG,
+    nearest: NamedScan | None = None,
+    heat: np.ndarray | None = None,
+) -> Looks:
+    return Looks(thumbnail, lambda digests: [nearest] * len(digests), lambda digests: [heat] * len(digests))
+
+
 def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportData:
     """A job of twelve scans, or of scans with the names given; half are anomalies, or unlabelled."""
     names = names or [f"no/{index} scan.png" for index in range(12)]
@@ -119,7 +131,8 @@ def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportDa
         timings=ReportTimings(1.5, 0.25, 2.0, 12),
         versions={"scanomaly": "0.1.0", "numpy": "2.4.6"},
         gallery_scans=300,
-        thumbnail=lambda path: JPEG,
+        looks=looks(),
+        embedding_map=EmbeddingMap([], 0.0, len(names)),
     )
 
 
@@ -305,15 +318,20 @@ class TestPage:
         page = Page((tmp_path / "r" / "report.html").read_text(encoding="utf-8"))
         assert "12 scans ranked by how unlike 6 normal scans they are" in page.text
         assert "There is no ROC curve and no AUROC" in page.text
-        assert len(page.all("img")) == 12 + 1
+        assert len(page.all("img")) == 12
+        assert len(page.all("svg")) == 1
         assert not (tmp_path / "r" / "roc.png").exists()
 
-    def test_it_fetches_nothing_and_runs_nothing(self, tmp_path: Path):
+    def test_it_fetches_nothing_and_runs_one_script(self, tmp_path: Path):
         write_report(make_data(HOSTILE_NAMES), tmp_path / "r")
         page = Page((tmp_path / "r" / "report.html").read_text(encoding="utf-8"))
-        assert not {"script", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
+        assert not {"iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
+        (script,) = page.source.split("<script>")[1:]
+        digest = base64.b64encode(hashlib.sha256(script.split("</script>")[0].encode()).digest()).decode()
+        assert f"script-src 'sha256-{digest}'; base-uri 'none'" in page.source
+        assert len(page.all("script")) == 1
         loaded = [a[k] for tag, a in page.tags for k in ("src", "href") if k in a and tag != "a"]
-        assert len(loaded) == len(HOSTILE_NAMES) + 4
+        assert len(loaded) == len(HOSTILE_NAMES) + 1
         assert all(address.startswith("data:") for address in loaded)
         assert all(link["href"].startswith("#") for link in page.all("a"))
         assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]
@@ -338,6 +356,8 @@ class TestPage:
                 source_note=text,
                 encoder_note=text,
                 failures=[Failure(text, "missing", text)],
+                looks=looks(nearest=NamedScan(0, text, None, "f" * 64)),
+                embedding_map=EmbeddingMap([MapPoint(NamedScan(0, text, None, "f" * 64), 0.5, 0.25)], 0.5, 2),
                 ignored=[IgnoredFile(text, text)],
             )
             return page_of(data)
@@ -347,7 +367,9 @@ class TestPage:
         assert not [c for c in page.source if not c.isprintable() and c != "\n"]
         assert [tag for tag, _ in page.tags] == [tag for tag, _ in page_with("plain").tags]
 
-    def test_only_the_shown_scans_get_a_thumbnail(self, page_of: Callable[[ReportData], Page]):
+    def test_only_the_shown_scans_get_a_thumbnail(
+        self, page_of: Callable[[ReportData], Page], monkeypatch: pytest.MonkeyPatch
+    ):
         asked: list[str] = []
 
         def thumbnail(path: str) -> bytes | None:
@@ -356,13 +378,19 @@ class TestPage:
                 raise PermissionError(path)
             return None if path == "no/2 scan.png" else JPEG + path.encode()
 
-        page = page_of(replace(make_data(), gallery_scans=5, thumbnail=thumbnail))
-        assert sorted(asked) == [f"no/{index} scan.png" for index in range(5)]
-        shown = [image["src"] for image in page.all("img") if "rank" in (image["alt"] or "")]
-        jpegs = [JPEG + f"no/{index} scan.png".encode() for index in (0, 3, 4)]
-        assert shown == [f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" for jpeg in jpegs]
+        monkeypatch.setattr(ranking, "_EXTRA", 2)
+        data = replace(make_data([f"no/{index} scan.png" for index in range(200)]), gallery_scans=5)
+        page = page_of(replace(data, looks=looks(thumbnail)))
+        shown = sorted(int(path.split("/")[1].split()[0]) for path in asked)
+        # Normals have odd numbers: the two highest of them, the two lowest anomalies, and two of all.
+        assert shown[:5] == [0, 1, 2, 3, 4]
+        assert {196, 198} <= set(shown)
+        assert len(shown) == len(set(shown)) <= 5 + 2 + 2
+        jpegs = [JPEG + f"no/{index} scan.png".encode() for index in shown if index not in (1, 2)]
+        sources = [image["src"] for image in page.all("img") if "rank" in (image["alt"] or "")]
+        assert sources == [f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" for jpeg in jpegs]
         assert page.text.count("The file cannot be read any more") == 2
-        assert "Shown are the first 5 of 12 scans" in page.text
+        assert "Shown are the first 5 of 200 scans" in page.text
 
     def test_a_warning_is_shown(self, page_of: Callable[[ReportData], Page]):
         page = page_of(one_normal_content(make_data()))

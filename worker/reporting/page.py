@@ -1,30 +1,29 @@
-"""Renders report.html: one file without scripts or links to anything outside it."""
+"""Renders report.html: one file that loads nothing from outside it."""
 
 import base64
+import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ...models.records import RankedScan
-from .decisions import Decisions, decided
+from .embedding_map import HEIGHT, WIDTH
+from .gallery import make_cards
 from .intervals import Interval
 from .ranking import GROUPS
 from .wording import MEANINGS
 
 if TYPE_CHECKING:  # for its type only: report.py is the one that calls this module
+    from .plots import Chart
     from .report import Findings, ReportData
 
 #: Failures, and ignored files, that the page lists; the CSV files have all of them.
 LISTED = 200
-_THUMBNAIL_THREADS = 4
+_TEMPLATES = Path(__file__).parent / "templates"
 
 # Control characters, bidirectional overrides, invisible characters and lone surrogates: in a file name they could
 # hide or reorder what a person reads. The joiners U+200C and U+200D stay, which Persian and emoji need.
@@ -34,54 +33,42 @@ _INVISIBLE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class _Card:
-    """One scan of the gallery. `image` is a data URI, or None when the file cannot be read any more."""
-
-    rank: int
-    score: float
-    p_value: float | None
-    label: str | None
-    path: str
-    image: str | None
-
-
-def render_page(data: "ReportData", findings: "Findings", charts: Mapping[str, bytes]) -> str:
-    """The page as UTF-8-encodable text. `charts` are PNGs by name."""
-    ranking, threshold = findings.ranking, findings.decisions.threshold
+def render_page(data: "ReportData", findings: "Findings", charts: Mapping[str, "Chart"]) -> str:
+    """The page as UTF-8-encodable text. `charts` are by name."""
+    ranking, decisions = findings.ranking, findings.decisions
+    threshold = decisions.threshold
+    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    cards = make_cards(ranking.shown(), decisions, data.outline, data.looks)
     return (
         _environment()
         .get_template("report.html")
         .render(
             data=data,
+            findings=findings,
             evaluation=findings.evaluation,
-            comparison=findings.comparison,
             meanings=MEANINGS,
-            warnings=findings.warnings,
-            shortcuts=findings.shortcuts,
-            overlap=findings.overlap,
-            measured=int(data.outline.are_measured.sum()),
-            duplicates=findings.duplicates,
-            duplicates_shown=findings.duplicates_shown,
-            groups=findings.groups,
-            failure_kinds=findings.failure_kinds,
-            failures=findings.failures,
-            ignored=findings.ignored,
             ranked=ranking.total,
             anomalies=ranking.count("anomaly"),
             normals=ranking.count("normal"),
             unlabelled=ranking.count("unlabelled"),
-            decisions=findings.decisions,
+            measured=int(data.outline.are_measured.sum()),
             called={} if threshold is None else {group: ranking.count_above(group, threshold) for group in GROUPS},
-            cards=list(_cards(ranking.first[: data.gallery_scans], findings.decisions, data.thumbnail)),
-            charts={name: _data_uri("image/png", chart) for name, chart in charts.items()},
+            cards=cards,
+            first=min(data.gallery_scans, ranking.total),
+            has_errors=any(card.error for card in cards),
+            has_heat=any(card.heat for card in cards),
+            map=data.embedding_map,
+            map_size=(WIDTH, HEIGHT),
+            charts={name: Markup(chart.svg) for name, chart in charts.items()},  # drawn from numbers alone
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         )
     )
 
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_show_invisible,  # on every value the template prints, so that none can be forgotten
@@ -91,28 +78,6 @@ def _environment() -> Environment:
     environment.filters |= {"number": _number, "plural": _plural, "duration": _duration, "utc": _utc}
     environment.filters |= {"p_value": _p_value, "range": _range, "ends": _ends, "signed": _signed}
     return environment
-
-
-def _cards(
-    shown: Sequence[RankedScan], decisions: Decisions, thumbnail: Callable[[str], bytes | None]
-) -> Iterator[_Card]:
-    p_values, _ = decided(shown, decisions)
-    with ThreadPoolExecutor(_THUMBNAIL_THREADS) as threads:
-        images = threads.map(partial(_image, thumbnail), [scan.path for scan in shown])
-        for rank, (scan, p_value, image) in enumerate(zip(shown, p_values, images, strict=True), start=1):
-            yield _Card(rank, scan.score, p_value, scan.label, scan.path, image)
-
-
-def _image(thumbnail: Callable[[str], bytes | None], path: str) -> str | None:
-    try:
-        jpeg = thumbnail(path)
-    except OSError:  # the page says so on the scan's card; one file must not cost the report
-        return None
-    return None if jpeg is None else _data_uri("image/jpeg", jpeg)
-
-
-def _data_uri(media_type: str, content: bytes) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _show_invisible(value: object) -> object:

@@ -1,6 +1,7 @@
 """What a report keeps of the rows that pass by on their way into its CSV files; there may be millions."""
 
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
@@ -16,6 +17,8 @@ from .groups import GroupScores, group_scores
 _T = TypeVar("_T")
 
 _PAGE = 2000
+_EXTRA = 40
+"""How many scans of each further kind are shown beside the first."""
 GROUPS: dict[str, Label | None] = {"normal": Label.NORMAL, "anomaly": Label.ANOMALY, "unlabelled": None}
 _CODES = {label: code for code, label in enumerate(GROUPS.values())}
 
@@ -36,6 +39,13 @@ class Excerpt(Generic[_T]):
             yield row
 
 
+class Place(NamedTuple):
+    """A scan and its rank, from 1."""
+
+    rank: int
+    scan: RankedScan
+
+
 class _Columns(NamedTuple):
     scores: "array[float]"
     in_sample: "array[float]"
@@ -51,6 +61,10 @@ class Ranking:
     def __init__(self, shown: int, scorers: Sequence[str]) -> None:
         """Keep the first `shown` scans of a ranking by the first of `scorers`."""
         self._shown = shown
+        self._rng = np.random.default_rng(0)
+        self._sample: list[tuple[float, Place]] = []
+        self._highest_normals: list[Place] = []
+        self._lowest_anomalies: deque[Place] = deque(maxlen=_EXTRA)
         self._names = scorers
         self.first: list[RankedScan] = []
         self._columns = [_Columns(array("d"), array("d"), array("d")) for _ in scorers]
@@ -66,7 +80,7 @@ class Ranking:
             yield from page
 
     def _take(self, page: list[RankedScan]) -> None:
-        self.first += page[: self._shown - len(self.first)]
+        self._keep([Place(rank, scan) for rank, scan in enumerate(page, len(self._labels) + 1)])
         _, labels, scores, in_sample, _, groups, copies_out, others = zip(*page, strict=True)
         of_all = [
             (scores, in_sample, copies_out),
@@ -82,6 +96,25 @@ class Ranking:
         self._labels.extend([_CODES[label] for label in labels])
         if self._numbers or any(groups):
             self._group_all(groups)
+
+    def _keep(self, places: list[Place]) -> None:
+        self.first += [place.scan for place in places[: self._shown - len(self.first)]]
+        room = _EXTRA - len(self._highest_normals)
+        if room:
+            normals = (place for place in places if place.scan.label is Label.NORMAL)
+            self._highest_normals += islice(normals, room)
+        anomalies = (place for place in reversed(places) if place.scan.label is Label.ANOMALY)
+        self._lowest_anomalies.extend(reversed(list(islice(anomalies, _EXTRA))))
+        # Each scan draws a number, and the lowest numbers stay.
+        draws = self._rng.random(len(places))
+        lowest = np.argsort(draws)[:_EXTRA]
+        self._sample = sorted([*self._sample, *((draws[n], places[n]) for n in lowest)])[:_EXTRA]
+
+    def shown(self) -> list[Place]:
+        """The first scans, the highest normals, the lowest anomalies and a sample of all, by rank, none twice."""
+        first = [Place(rank, scan) for rank, scan in enumerate(self.first[: self._shown], 1)]
+        extra = [*self._highest_normals, *self._lowest_anomalies, *(place for _, place in self._sample)]
+        return [place for _, place in sorted({place.rank: place for place in (*first, *extra)}.items())]
 
     def _group_all(self, names: Sequence[str | None]) -> None:
         before = len(self._labels) - len(names)

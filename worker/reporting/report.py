@@ -18,11 +18,13 @@ from ..scoring.outline import Outline
 from .decisions import Decisions, decided
 from .document import document
 from .duplicates import DuplicateGroup, Duplicates, find_duplicates
+from .embedding_map import EmbeddingMap
 from .evaluation import Evaluation, ScorerResult
 from .files import whole_folder, write_csv
+from .gallery import Looks
 from .groups import GroupScores
 from .page import LISTED, render_page
-from .plots import draw_histogram, draw_precision_recall, draw_roc
+from .plots import Chart, draw_histogram, draw_precision_recall, draw_roc
 from .ranking import GROUPS, Excerpt, Ranking
 from .shortcuts import Shortcut, overlapping, shortcuts
 from .wording import AXES
@@ -87,9 +89,9 @@ class ReportData:
         normal_scores: (n,) the leave-one-out scores of the normals; none where all of them have one content.
         false_alarm_rate: the share of normal scans that the threshold may call anomalies.
         versions: package name → version.
-        gallery_scans: how many scans the page shows, from the top of the ranking.
-        thumbnail: relative path → JPEG bytes, or None when the file cannot be read any more. Called from a few
-            threads at once, and only for scans that are shown.
+        gallery_scans: how many scans the page shows from the top of the ranking; some others come with them.
+        looks: how the gallery gets what it shows.
+        embedding_map: where scans lie beside one another.
     """
 
     job_id: str
@@ -113,7 +115,8 @@ class ReportData:
     timings: ReportTimings
     versions: Mapping[str, str]
     gallery_scans: int
-    thumbnail: Callable[[str], bytes | None]
+    looks: Looks
+    embedding_map: EmbeddingMap
 
     def __post_init__(self) -> None:
         if self.created_at.tzinfo is None:
@@ -173,7 +176,7 @@ def write_report(data: ReportData, folder: Path) -> Findings:
         findings = _write_lists(data, staging)
         charts = _draw(data.scorers[0], findings)
         for name, chart in charts.items():
-            (staging / f"{name}.png").write_bytes(chart)
+            (staging / f"{name}.png").write_bytes(chart.png)
         (staging / "report.html").write_text(render_page(data, findings, charts), encoding="utf-8")
         files = sorted([*(file.name for file in staging.iterdir()), "report.json"])
         text = json.dumps(document(data, findings, files), indent=2, ensure_ascii=False, allow_nan=False)
@@ -276,8 +279,8 @@ def _warnings(findings: Findings) -> Iterator[str]:
         )
 
 
-def _draw(scorer: str, findings: Findings) -> dict[str, bytes]:
-    """The charts, as PNG, by name; the curves only where there is something to draw."""
+def _draw(scorer: str, findings: Findings) -> dict[str, Chart]:
+    """The charts by name; the curves only where there is something to draw."""
     groups = {group: findings.ranking.scores_of(group) for group in GROUPS}
     charts = {"histogram": draw_histogram(groups, findings.decisions.threshold, AXES[scorer])}
     evaluation = findings.evaluation

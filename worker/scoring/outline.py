@@ -17,6 +17,7 @@ from .units import units
 MEASURES = ("file_bytes", "width", "height", "grey_mean", "grey_spread", "border_share")
 """The traits that are numbers."""
 _BITS = (1 << 64) - 1
+_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +104,27 @@ class Outline:
         """Whether any normal is left when one is left out with its unit. If not, their scores are in-sample."""
         normals = self.units[self.are_normal]
         return bool(len(normals) and (normals != normals[0]).any())
+
+    def sampled_normals(self, limit: int) -> NDArray[np.int64]:
+        """The positions of at most `limit` normals, ascending: of more, always the same random ones."""
+        rows = np.flatnonzero(self.are_normal)
+        return np.sort(np.random.default_rng(_SEED).permutation(rows)[:limit])
+
+    def unit_of(self, sha256: str) -> int:
+        """The unit of all scans of a content."""
+        return int(self.units[self._rows[int(sha256[:16], 16)]])
+
+    def size_of(self, sha256: str) -> tuple[float, float] | None:
+        """The width and height of a content in pixels; None where they are unknown."""
+        row = self._rows[int(sha256[:16], 16)]
+        if not self.are_measured[row]:
+            return None
+        return float(self.measures["width"][row]), float(self.measures["height"][row])
+
+    @cached_property
+    def _rows(self) -> dict[int, int]:
+        """A position of each content."""
+        return dict(zip(self.contents.tolist(), range(len(self.contents)), strict=True))
 
     def rows_of(self, scan_ids: Iterable[int]) -> NDArray[np.int64]:
         """The positions of some scans."""
