@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -93,8 +94,9 @@ class TestCharts:
         "scores", [[], [0.2], [0.2] * 5, [0.5, 0.5 + 1e-16, 0.5 + 2e-16], [float("nan")], [0.1, float("nan"), 0.3]]
     )
     def test_few_and_equal_scores_can_be_drawn(self, scores: list[float]):
-        png = draw_histogram({"normal": scores, "anomaly": [], "unlabelled": scores})
-        assert png.startswith(b"\x89PNG")
+        chart = draw_histogram({"normal": scores, "anomaly": [], "unlabelled": scores})
+        assert chart.png.startswith(b"\x89PNG")
+        assert ElementTree.fromstring(chart.svg.replace("xlink:href", "href")).attrib["class"] == "chart"
 
     def test_the_same_scores_give_the_same_bytes(self):
         evaluation = evaluate([0.1, 0.3, 0.2], [0.1, 0.3, 0.2], [False, True, True])

@@ -54,8 +54,11 @@ def shortcuts(outline: Outline) -> list[Shortcut]:
 
 
 def overlapping(found: Sequence[Shortcut], scorer: Estimate) -> Shortcut | None:
-    """The best shortcut, where the scorer is not clearly better: their 95 % intervals overlap, or it is worse."""
-    if not found:
+    """The best shortcut, where the scorer is not clearly better: their 95 % intervals overlap, or it is worse.
+
+    None where no trait tells anything.
+    """
+    if not found or found[0].auroc.value == 0.5:
         return None
     best = found[0].auroc
     high = best.value if best.interval is None else best.interval.high
