@@ -184,10 +184,17 @@ class Scores:
 
     def of_normals(self, job_id: str, scorer: str) -> "array[float]":
         """The scores that a scorer gave the normals, in no order: n float64."""
+        return self._of(job_id, scorer, ScanRow.label == Label.NORMAL)
+
+    def of_others(self, job_id: str, scorer: str) -> "array[float]":
+        """The scores that a scorer gave the scans that are not known to be normal, in no order: n float64."""
+        return self._of(job_id, scorer, ScanRow.label.is_distinct_from(Label.NORMAL))
+
+    def _of(self, job_id: str, scorer: str, labelled: ColumnElement[bool]) -> "array[float]":
         query = (
             select(ScoreRow.score)
             .join(ScanRow, ScanRow.id == ScoreRow.scan_id)
-            .where(ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED, ScanRow.label == Label.NORMAL)
+            .where(ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED, labelled)
             .where(ScoreRow.scorer == scorer)
         )
         with self._database.read() as session:

@@ -478,6 +478,35 @@ def score(job: str, scorers: tuple[str, ...], headline: str | None, open_it: boo
 
 
 @cli.command()
+@click.argument("job")
+@click.option(
+    "--vectors",
+    "form",
+    type=click.Choice(["npy", "parquet"]),
+    required=True,
+    help="npy: a matrix, and a Parquet file with a row for each, as clip-retrieval has them; parquet: one file.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="The folder to make; by default JOB-vectors here.")
+@_JSON
+@_DEBUG
+def export(job: str, form: str, out: Path | None, as_json: bool) -> int:
+    """Write the embeddings of a job that has ended, with the paths of their scans, for other programs."""
+    from .local import export_vectors
+
+    with _store() as store:
+        found = store.find_job(job)
+    if not found.state.ended:
+        raise JobStateError(f"job {found.id} is {found.state}: only a job that has ended can be exported")
+    folder = (out or Path(f"{found.id}-vectors")).absolute()
+    count = export_vectors(found.id, form, folder)
+    if as_json:
+        _print_json({"job": found.id, "vectors": count, "folder": str(folder)})
+    else:
+        click.echo(f"{count} vectors in {folder}")
+    return 0
+
+
+@cli.command()
 @_encoder_options
 @_JSON
 @_DEBUG

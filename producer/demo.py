@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ..models.encoders import OFFLINE_ENCODER, EncoderSpec, parse_encoder
 from ..models.errors import HubUnreachableError, KaggleUnreachableError
+from ..models.scorers import SCORERS, TEXT_SCORER
 from ..models.settings import Settings
 from .datasets import resolve
 from .local import require_encoder
@@ -11,6 +12,8 @@ from .submit import Request
 
 KAGGLE_SOURCE = "kaggle:navoneel/brain-mri-images-for-brain-tumor-detection"
 SAMPLE_SOURCE = "sample:"
+# All that learn from the normals, the reference method first.
+_SCORERS = tuple(name for name in SCORERS if name != TEXT_SCORER)
 
 
 def demo_request(source: str | None, settings: Settings, say: Callable[[str], None]) -> Request:
@@ -26,7 +29,8 @@ def demo_request(source: str | None, settings: Settings, say: Callable[[str], No
         say(f"Looking for {KAGGLE_SOURCE}")
         source = _source(settings, notes)
     say(f"Looking for the weights of {parse_encoder().key}")
-    return Request(source=source, encoder=_encoder(notes), batch_size=settings.batch_size, notes=notes)
+    encoder = _encoder(notes)
+    return Request(source, encoder, batch_size=settings.batch_size, scorers=_SCORERS, notes=notes)
 
 
 def _source(settings: Settings, notes: dict[str, str]) -> str:

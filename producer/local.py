@@ -280,9 +280,28 @@ def rebuild_report(
     Raises:
         ScanomalyError: it cannot be written; the message is the other process's.
     """
+    arguments = [job_id, *([str(folder)] if folder else [])]
+    arguments += [*(["--scorer", *scorers] if scorers else []), *(["--headline", headline] if headline else [])]
+    _ask_worker("rebuild", arguments, "the report cannot be written")
+
+
+def export_vectors(job_id: str, form: str, folder: Path) -> int:
+    """Write the vectors of a job into a folder, in a process of the worker's side: see `worker/export.py`.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        ScanomalyError: they cannot be written; the message is the other process's.
+    """
+    return int(_ask_worker("export", [job_id, form, str(folder)], "the vectors cannot be written"))
+
+
+def _ask_worker(module: str, arguments: Sequence[str], failure: str) -> str:
+    """What a module of the worker prints. Raises ScanomalyError: the last line of its complaint, or `failure`."""
     require_worker()
-    command = [sys.executable, "-m", "scanomaly.worker.rebuild", job_id, *([str(folder)] if folder else [])]
-    command += [*(["--scorer", *scorers] if scorers else []), *(["--headline", headline] if headline else [])]
+    command = [sys.executable, "-m", f"scanomaly.worker.{module}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ScanomalyError((done.stderr.strip().splitlines() or ["the report cannot be written"])[-1])
+        raise ScanomalyError((done.stderr.strip().splitlines() or [failure])[-1])
+    return done.stdout

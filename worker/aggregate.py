@@ -165,6 +165,7 @@ class Aggregator:
             outline=scorer.outline,
             named=self._store.scores.named,
             normal_scores=self._store.scores.of_normals(job.id, job.scorers[0]) if can_leave_out else (),
+            other_scores=self._store.scores.of_others(job.id, job.scorers[0]),
             false_alarm_rate=job.false_alarm_rate,
             failures=self._store.scores.failures(job.id),
             ignored=self._store.scores.ignored(job.id),

@@ -18,14 +18,14 @@ from .scoring.outline import Outline
 from .scoring.patch_knn import PatchKnnScorer
 from .scoring.scorer import unit_rows
 
-_MOST_NEIGHBOURS = 10_000
+_MOST_NEIGHBOURS = 5000
 _MOST_POINTS = 1000
 
 
 class _Normals(NamedTuple):
     scans: list[NamedScan]
     units: NDArray[np.int64]
-    vectors: NDArray[np.float64]
+    vectors: NDArray[np.float32]
     """(n, dimension), rows of length 1."""
 
 
@@ -40,12 +40,12 @@ class Closeups:
     def nearest(self, digests: Sequence[str]) -> list[NamedScan | None]:
         """The normal nearest to each content by cosine, its own unit left out; None where no other is left.
 
-        Of more than 10,000 normals, those of a random sample are looked at.
+        Of more than 5,000 normals, those of a random sample are looked at.
         """
         normals, known = self._normals, self._vectors(digests)
         found: list[NamedScan | None] = []
         for digest, unit in zip(digests, self._units(digests), strict=True):
-            similar = normals.vectors @ unit_rows(known[digest][np.newaxis])[0]
+            similar = normals.vectors @ known[digest]
             similar[normals.units == unit] = -np.inf
             best = int(np.argmax(similar)) if len(similar) else 0
             found.append(normals.scans[best] if len(similar) and np.isfinite(similar[best]) else None)
@@ -94,5 +94,5 @@ class Closeups:
         rows = self._outline.sampled_normals(_MOST_NEIGHBOURS)
         scans = self._store.scores.named(self._outline.scan_ids[rows].tolist())
         vectors = self._vectors([scan.sha256 for scan in scans])
-        matrix = np.array([vectors[scan.sha256] for scan in scans]).reshape(len(scans), -1)
-        return _Normals(scans, self._outline.units[rows], unit_rows(matrix))
+        matrix = np.array([vectors[scan.sha256] for scan in scans], dtype=np.float32).reshape(len(scans), -1)
+        return _Normals(scans, self._outline.units[rows], matrix)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from imagehash import phash
 from PIL import Image
+from pyarrow import parquet
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from sqlalchemy import create_engine, text
@@ -230,6 +231,26 @@ def test_a_done_job_gets_more_scorers(done_job: tuple[Scanomaly, str]) -> None:
     assert {"score_knn", "score_mahalanobis"} <= read_csv(folder / "scores.csv")[0].keys()
     page = (folder / "report.html").read_text()
     assert "Scorers compared" in page
+
+
+def test_vectors_are_exported_with_their_paths(done_job: tuple[Scanomaly, str], tmp_path: Path) -> None:
+    user, job = done_job
+    told = user.json("export", job, "--vectors", "npy", "--out", tmp_path / "npy")
+    matrix = np.load(tmp_path / "npy" / "img_emb" / "img_emb_0.npy")
+    rows = parquet.read_table(tmp_path / "npy" / "metadata" / "metadata_0.parquet").to_pylist()
+    assert told["vectors"] == len(matrix) == len(rows) > 0
+    stored = stored_vectors(user.home)
+    for vector, row in zip(matrix, rows, strict=True):
+        assert (vector == stored[row["sha256"]]).all()
+    folder = Path(user.json("report", job)["report"])
+    labels = {row["path"]: row["label"] or None for row in read_csv(folder / "scores.csv")}
+    assert {row["image_path"]: row["label"] for row in rows} == labels
+    user("export", job, "--vectors", "parquet", "--out", tmp_path / "parquet")
+    table = parquet.read_table(tmp_path / "parquet" / "vectors.parquet")
+    assert np.array(table["vector"].to_pylist(), np.float32).tolist() == matrix.tolist()
+    assert table.schema.metadata[b"encoder_key"].startswith(b"timm/tf_efficientnet_lite0")
+    again = user("export", job, "--vectors", "npy", "--out", tmp_path / "npy", code=1)
+    assert f"{tmp_path / 'npy'} is there already, and is not an empty folder" in again.stderr
 
 
 def test_wrong_scorers_are_one_line(done_job: tuple[Scanomaly, str]) -> None:

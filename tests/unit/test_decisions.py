@@ -65,3 +65,33 @@ def test_too_few_normals_make_no_threshold(count: int):
     assert decisions.threshold_interval is None
     assert not decisions.are_anomalies([1e9]).any()
     assert decisions.smallest_p > 0.05
+
+
+def test_q_values_are_those_of_benjamini_and_hochberg() -> None:
+    """q(k) = min p(j) m / j over j ≥ k, by hand."""
+    rng = np.random.default_rng(4)
+    normals, others = rng.random(50), rng.random(30) + 0.5
+    decisions = Decisions(normals, 0.1, others)
+    p_values = decisions.p_values(others, np.zeros(30, dtype=bool))
+    order = np.argsort(p_values)
+    adjusted = [min(1.0, *(p_values[order[j]] * 30 / (j + 1) for j in range(k, 30))) for k in range(30)]
+    assert decisions.q_values(p_values[order]) == pytest.approx(adjusted)
+    assert decisions.discoveries == sum(value <= 0.1 for value in adjusted) > 0
+
+
+def test_false_discoveries_are_as_rare_as_they_are_said_to_be() -> None:
+    """Of 40 scans 20 are like the normals; among those called at 20 %, at most that share, on average."""
+    shares = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        others = np.concatenate([rng.standard_normal(20), rng.standard_normal(20) + 3])
+        decisions = Decisions(rng.standard_normal(200), 0.2, others)
+        called = decisions.q_values(decisions.p_values(others, np.zeros(40, dtype=bool))) <= 0.2
+        assert called.sum() == decisions.discoveries
+        shares.append(called[:20].sum() / max(1, called.sum()))
+    assert 0.05 < np.mean(shares) <= 0.2 * 20 / 40 + 0.02
+
+
+def test_nobody_to_test_has_no_discoveries() -> None:
+    assert Decisions([0.1, 0.2], 0.5).discoveries == 0
+    assert Decisions([], 0.5, [0.3]).discoveries == 0

@@ -137,8 +137,9 @@ def test_errors_of_the_threshold_can_be_picked(opened: Callable[..., Page]) -> N
     data = make_data([f"{number}.png" for number in range(100)])
     scores = sorted(rng.random(100), reverse=True)
     scans = [scan._replace(score=score) for scan, score in zip(data.scans, scores, strict=True)]
-    normals = [scan.score for scan in scans if scan.label is Label.NORMAL]
-    page = opened(replace(data, scans=scans, normal_scores=normals))
+    parts = ([scan.score for scan in scans if (scan.label is Label.NORMAL) == normal] for normal in (True, False))
+    normals, others = parts
+    page = opened(replace(data, scans=scans, normal_scores=normals, other_scores=others))
     document = json.loads(Path(page.url.removeprefix("file://")).with_name("report.json").read_text())
     called = document["decision"]["called_anomalies"]
     page.locator("#filter-error").select_option("false-alarm")
@@ -213,6 +214,7 @@ def test_a_hundred_thousand_scans_make_a_small_page(opened: Callable[..., Page],
         scans=scans,
         outline=outline_of(labels),
         normal_scores=scores[::2],
+        other_scores=scores[1::2],
         looks=looks(lambda path: picture),
     )
     page = opened(data)

@@ -17,9 +17,10 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from scanomaly.models.errors import ReportError
-from scanomaly.models.records import Failure, IgnoredFile, NamedScan, OutlinePage, RankedScan
+from scanomaly.models.records import Failure, IgnoredFile, NamedScan, OtherScores, OutlinePage, RankedScan
 from scanomaly.models.reports import is_report
 from scanomaly.models.states import Label
 from scanomaly.worker.reporting import ranking
@@ -28,6 +29,7 @@ from scanomaly.worker.reporting.evaluation import evaluate
 from scanomaly.worker.reporting.files import REPORT_FILES, whole_folder
 from scanomaly.worker.reporting.gallery import Looks
 from scanomaly.worker.reporting.report import (
+    SCORES_COLUMNS,
     ReportCounts,
     ReportData,
     ReportTimings,
@@ -125,6 +127,7 @@ def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportDa
         outline=outline_of(labels),
         named=lambda ids: [NamedScan(n, names[n], labels[n], f"{n:064x}") for n in ids],
         normal_scores=[scan.score for scan in scans if scan.label is Label.NORMAL],
+        other_scores=[scan.score for scan in scans if scan.label is not Label.NORMAL],
         false_alarm_rate=0.25,
         failures=[],
         ignored=[],
@@ -236,24 +239,30 @@ class TestDocument:
 class TestTables:
     def test_scores_read_back_exactly(self, tmp_path: Path):
         data = make_data(HOSTILE_NAMES)
-        write_report(replace(data, scans=[*data.scans, RankedScan("x", None, 1 / 3, 0.1, "ff")]), tmp_path / "r")
+        scans = [*data.scans, RankedScan("x", None, 1 / 3, 0.1, "ff")]
+        write_report(replace(data, scans=scans, other_scores=[*data.other_scores, 1 / 3]), tmp_path / "r")
         header, *rows = read_csv(tmp_path / "r" / "scores.csv")
-        assert header == [
-            "rank",
-            "path",
-            "label",
-            "score",
-            "score_in_sample",
-            "sha256",
-            "p_value",
-            "predicted",
-            "group",
+        assert header == list(SCORES_COLUMNS)
+        assert header[:8] == [
+            *("rank", "path", "label", "score", "score_in_sample", "sha256", "p_value", "predicted")
         ]
         assert [int(row[0]) for row in rows] == list(range(1, len(HOSTILE_NAMES) + 2))
         assert [row[1] for row in rows] == [*(n.replace("\udce9", "\\udce9") for n in HOSTILE_NAMES), "x"]
         assert [float(row[3]) for row in rows[:-1]] == [scan.score for scan in data.scans]
-        assert rows[-1][2:] == ["", "0.3333333333333333", "0.1", "ff", str(1 / 6), "anomaly", ""]
+        assert rows[-1][2:-1] == ["", "0.3333333333333333", "0.1", "ff", str(1 / 6), "anomaly", ""]
         assert {row[2] for row in rows} == {"normal", "anomaly", ""}
+
+    def test_the_parquet_file_is_the_csv_file(self, tmp_path: Path):
+        data = make_data(HOSTILE_NAMES)
+        scans = [scan._replace(others=(OtherScores(number / 7, 0.5),)) for number, scan in enumerate(data.scans)]
+        write_report(replace(data, scans=scans, scorers=["knn", "centroid"]), tmp_path / "r")
+        header, *rows = read_csv(tmp_path / "r" / "scores.csv")
+        table = parquet.read_table(tmp_path / "r" / "scores.parquet")
+        assert table.column_names == header
+        for name, column in zip(header, zip(*rows, strict=True), strict=True):
+            values = table[name].to_pylist()
+            assert ["" if value is None else str(value) for value in values] == list(column)
+        assert {str(kind) for kind in table.schema.types} == {"int64", "string", "double"}
 
     def test_what_lies_above_the_threshold_is_called_an_anomaly(self, tmp_path: Path):
         findings = write_report(make_data(), tmp_path / "r")
@@ -456,7 +465,8 @@ class TestMemory:
 
         ignored = (IgnoredFile(f"folder/{index} notes.txt", "not an image") for index in range(100_000))
         tracemalloc.start()
-        write_report(replace(make_data(), scans=scans(), ignored=ignored), tmp_path / "r")
+        data = replace(make_data(), scans=scans(), other_scores=scores[1::2], ignored=ignored)
+        write_report(data, tmp_path / "r")
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 20e6, peak

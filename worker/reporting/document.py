@@ -116,6 +116,7 @@ def decision(findings: "Findings") -> dict[str, Any] | None:
         "smallest_p_value": decisions.smallest_p,
         "threshold": threshold,
         "threshold_interval": None if interval is None else list(interval),
+        "discoveries": decisions.discoveries,
         "called_anomalies": {
             group: 0 if threshold is None else ranking.count_above(group, threshold) for group in GROUPS
         },

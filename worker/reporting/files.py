@@ -6,11 +6,14 @@ import io
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+from pyarrow import parquet
 
 from ...models.errors import ReportError
 from ...models.reports import check_replaceable
@@ -20,6 +23,7 @@ REPORT_FILES = (
     "report.html",
     "report.json",
     "scores.csv",
+    "scores.parquet",
     "failures.csv",
     "ignored.csv",
     "duplicates.csv",
@@ -30,6 +34,7 @@ REPORT_FILES = (
 )
 
 _PAGE = 2000
+_ROW_GROUP = 5000
 """Rows of a CSV file that are written at once."""
 
 _Row: TypeAlias = Sequence[str | int | float | None]
@@ -126,6 +131,36 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[_Row]) -> None:
             if "\r" in lines:
                 lines = "".join(_lines([row], quoted="\r" in _lines([row])) for row in page)
             file.write(lines)
+
+
+class ParquetCopy:
+    """A Parquet file with the rows that pass by."""
+
+    def __init__(self, path: Path, columns: Mapping[str, pa.DataType]) -> None:
+        """Begin a file with these columns, by name."""
+        self._schema = pa.schema(list(columns.items()))
+        self._path = path
+
+    def passing(self, rows: Iterable[_Row]) -> Iterator[_Row]:
+        """The same rows. The file is whole when they have come to their end.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        iterator = iter(rows)
+        with parquet.ParquetWriter(self._path, self._schema) as writer:
+            while page := list(islice(iterator, _ROW_GROUP)):
+                columns = zip(zip(*page, strict=True), self._schema.types, strict=True)
+                arrays = [
+                    pa.array(_text(values) if kind == pa.string() else values, kind) for values, kind in columns
+                ]
+                writer.write_table(pa.table(arrays, schema=self._schema))
+                yield from page
+
+
+def _text(values: Iterable[Any]) -> list[str | None]:
+    """Bytes of names that are not UTF-8 become `\\udcXX`, as in the CSV files."""
+    return [None if value is None else str(value).encode("utf-8", "backslashreplace").decode() for value in values]
 
 
 def _lines(rows: Sequence[_Row], quoted: bool = False) -> str:

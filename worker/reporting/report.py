@@ -10,17 +10,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from ...models.records import Failure, IgnoredFile, NamedScan, RankedScan
 from ...models.states import FailureKind, Label
 from ..scoring.outline import Outline
-from .decisions import Decisions, decided
+from .decisions import Decisions, decided, q_values
 from .document import document
 from .duplicates import DuplicateGroup, Duplicates, find_duplicates
 from .embedding_map import EmbeddingMap
 from .evaluation import Evaluation, ScorerResult
-from .files import whole_folder, write_csv
+from .files import ParquetCopy, whole_folder, write_csv
 from .gallery import Looks
 from .groups import GroupScores
 from .page import LISTED, render_page
@@ -29,7 +30,18 @@ from .ranking import GROUPS, Excerpt, Ranking
 from .shortcuts import Shortcut, overlapping, shortcuts
 from .wording import AXES
 
-SCORES_COLUMNS = ("rank", "path", "label", "score", "score_in_sample", "sha256", "p_value", "predicted", "group")
+SCORES_COLUMNS = {
+    "rank": pa.int64(),
+    "path": pa.string(),
+    "label": pa.string(),
+    "score": pa.float64(),
+    "score_in_sample": pa.float64(),
+    "sha256": pa.string(),
+    "p_value": pa.float64(),
+    "predicted": pa.string(),
+    "group": pa.string(),
+    "q_value": pa.float64(),
+}
 FAILURES_COLUMNS = ("path", "kind", "detail")
 IGNORED_COLUMNS = ("path", "reason")
 DUPLICATES_COLUMNS = ("number", "kind", "path", "label", "sha256")
@@ -87,6 +99,7 @@ class ReportData:
         outline: the same scans, in order of submission.
         named: scan ids → what lists say of these scans.
         normal_scores: (n,) the leave-one-out scores of the normals; none where all of them have one content.
+        other_scores: (m,) the scores of the scans that are not known to be normal, in any order.
         false_alarm_rate: the share of normal scans that the threshold may call anomalies.
         versions: package name → version.
         gallery_scans: how many scans the page shows from the top of the ranking; some others come with them.
@@ -109,6 +122,7 @@ class ReportData:
     outline: Outline
     named: Callable[[Sequence[int]], Sequence[NamedScan]]
     normal_scores: ArrayLike
+    other_scores: ArrayLike
     false_alarm_rate: float
     failures: Iterable[Failure]
     ignored: Iterable[IgnoredFile]
@@ -188,9 +202,11 @@ def _write_lists(data: ReportData, staging: Path) -> Findings:
     """Write the CSV files, and keep of their rows what the other files say of them."""
     ranking = Ranking(max(data.gallery_scans, _MOST_ANOMALOUS), data.scorers)
     failures, ignored = Excerpt[Failure](LISTED), Excerpt[IgnoredFile](LISTED)
-    decisions = Decisions(data.normal_scores, data.false_alarm_rate)
-    columns = (*SCORES_COLUMNS, *(f"score_{name}" for name in data.scorers[1:]))
-    write_csv(staging / "scores.csv", columns, _ranked(ranking.passing(data.scans), decisions))
+    decisions = Decisions(data.normal_scores, data.false_alarm_rate, data.other_scores)
+    columns = SCORES_COLUMNS | {f"score_{name}": pa.float64() for name in data.scorers[1:]}
+    scores = ParquetCopy(staging / "scores.parquet", columns)
+    rows = scores.passing(_ranked(ranking.passing(data.scans), decisions))
+    write_csv(staging / "scores.csv", list(columns), rows)
     kinds: Counter[FailureKind] = Counter()
     write_csv(staging / "failures.csv", FAILURES_COLUMNS, _failed(failures.passing(data.failures), kinds))
     left_out = ((file.path, file.reason) for file in ignored.passing(data.ignored))
@@ -228,9 +244,10 @@ def _ranked(scans: Iterable[RankedScan], decisions: Decisions) -> Iterator[tuple
     iterator, rank = iter(scans), 0
     while page := list(islice(iterator, _PAGE)):
         p_values, predicted = decided(page, decisions)
-        for scan, p_value, label in zip(page, p_values, predicted, strict=True):
+        adjusted = q_values(page, p_values, decisions)
+        for scan, p_value, label, q_value in zip(page, p_values, predicted, adjusted, strict=True):
             rank += 1
-            yield (rank, *scan[:5], p_value, label, scan.group, *(pair.score for pair in scan.others))
+            yield (rank, *scan[:5], p_value, label, scan.group, q_value, *(pair.score for pair in scan.others))
 
 
 def _duplicates(

@@ -112,19 +112,23 @@ class Outline:
 
     def unit_of(self, sha256: str) -> int:
         """The unit of all scans of a content."""
-        return int(self.units[self._rows[int(sha256[:16], 16)]])
+        return int(self.units[self._row_of(sha256)])
 
     def size_of(self, sha256: str) -> tuple[float, float] | None:
         """The width and height of a content in pixels; None where they are unknown."""
-        row = self._rows[int(sha256[:16], 16)]
+        row = self._row_of(sha256)
         if not self.are_measured[row]:
             return None
         return float(self.measures["width"][row]), float(self.measures["height"][row])
 
+    def _row_of(self, sha256: str) -> int:
+        """A position of a content."""
+        content = np.uint64(int(sha256[:16], 16))
+        return int(self._by_content[np.searchsorted(self.contents, content, sorter=self._by_content)])
+
     @cached_property
-    def _rows(self) -> dict[int, int]:
-        """A position of each content."""
-        return dict(zip(self.contents.tolist(), range(len(self.contents)), strict=True))
+    def _by_content(self) -> NDArray[np.int64]:
+        return np.argsort(self.contents)
 
     def rows_of(self, scan_ids: Iterable[int]) -> NDArray[np.int64]:
         """The positions of some scans."""
