@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from ..models.errors import ReportError, ScanomalyError
+from ..models.errors import ReportError
 from ..models.records import Job, VectorPage
 from ..models.settings import Settings
 from ..models.store import Store
+from .answer import answer
 
 _SCAN = [("id", pa.int64()), ("image_path", pa.string()), ("label", pa.string()), ("sha256", pa.string())]
 
@@ -111,19 +112,18 @@ def _schema(job: Job, columns: list[tuple[str, pa.DataType]]) -> pa.Schema:
 
 
 def main() -> int:
-    """Returns the exit code; an error's one line goes to standard error, for the caller to print."""
+    """Write the vectors and print how many there are. Returns the exit code: see `answer`."""
     parser = argparse.ArgumentParser(prog="python -m scanomaly.worker.export")
     parser.add_argument("job")
     parser.add_argument("form", choices=["npy", "parquet"])
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    try:
+
+    def work() -> None:
         store = Store.open(Settings.from_environment())
         sys.stdout.write(f"{export(store, store.find_job(options.job), options.form, options.folder)}\n")
-    except ScanomalyError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    return 0
+
+    return answer(work)
 
 
 if __name__ == "__main__":

@@ -111,8 +111,8 @@ def sampled_patches(store: Store, job: Job, outline: Outline, units: Units) -> I
     rows = outline.sampled_normals(MOST_NORMALS)
     scans = store.scores.named(outline.scan_ids[rows].tolist())
     packed = store.contents.patches([scan.sha256 for scan in scans], job.encoder)
-    for scan, row in zip(scans, rows, strict=True):
-        yield Chunk(unpack(packed[scan.sha256])[np.newaxis], units[[row]])
+    if scans:
+        yield Chunk(np.stack([unpack(packed[scan.sha256]) for scan in scans]), units[rows])
 
 
 def _left_out(scorer: Scorer, vectors: Vectors, units: Units, otherwise: Scores) -> Scores:

@@ -1,0 +1,16 @@
+"""How a process of the worker's side answers the command line that started it."""
+
+import sys
+from collections.abc import Callable
+
+from ..models.errors import ScanomalyError
+
+
+def answer(work: Callable[[], object]) -> int:
+    """Do the work, and return the exit code; an error's one line goes to standard error, for the caller to print."""
+    try:
+        work()
+    except ScanomalyError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
