@@ -7,7 +7,7 @@ from ..models.errors import ScanomalyError
 
 
 def answer(work: Callable[[], object]) -> int:
-    """Do the work and return the exit code; an error goes to standard error in one line, for the caller to print."""
+    """Do the work; an error goes to standard error in one line, for the caller to print. Returns the exit code."""
     try:
         work()
     except ScanomalyError as error:
