@@ -1,16 +1,18 @@
 """Stores with large jobs that only wait to be scored: nothing was decoded or encoded for them."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from sqlalchemy import Connection, create_engine, insert, text, update
 
+from scanomaly.models.contents import signed
 from scanomaly.models.encoders import parse_encoder
-from scanomaly.models.records import FoundScan, IgnoredFile, NewJob
+from scanomaly.models.records import FoundScan, IgnoredFile, NewJob, Traits
 from scanomaly.models.states import BatchState, FailureKind, JobState, Label, ScanState
 from scanomaly.models.store import Store
-from scanomaly.models.tables import BatchRow, EmbeddingRow, JobRow, ScanRow
+from scanomaly.models.tables import BatchRow, ContentRow, EmbeddingRow, JobRow, ScanRow
 
 BATCH = 32
 _PAGE = 100 * BATCH
@@ -62,12 +64,21 @@ def _embed(
     order = sorted(range(len(ids)), key=lambda row: (row // BATCH, digests[row]))
     rows = [{"sha256": digests[row], "encoder_key": encoder_key, "vector": vectors[row].tobytes()} for row in order]
     connection.execute(insert(EmbeddingRow), rows)
+    connection.execute(insert(ContentRow), [_traits(digests[row], rng) for row in order])
     statement = text("UPDATE scans SET state = :state, sha256 = :sha256 WHERE id = :id")
     scans = zip(ids, digests, strict=True)
     connection.execute(
         statement, [{"id": scan, "state": ScanState.EMBEDDED.value, "sha256": digest} for scan, digest in scans]
     )
     connection.commit()
+
+
+def _traits(digest: str, rng: np.random.Generator) -> dict[str, str | int | float]:
+    """Those of a picture of random looks: half of the bits of its hash are set."""
+    bits = rng.permutation(64)[:32]
+    number = sum(1 << int(bit) for bit in bits)
+    traits = Traits("PNG", 40_000, 256, 256, 90.0, 50.0, 0.25, number)
+    return {"sha256": digest} | asdict(traits) | {"perceptual_hash": signed(number)}
 
 
 def _finish(connection: Connection, job_id: str, failed: int) -> None:
