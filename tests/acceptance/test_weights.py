@@ -9,6 +9,8 @@ import open_clip
 import torch
 from PIL import Image
 
+from scanomaly.worker.scoring.text import PROMPTS
+
 from .conftest import Scanomaly
 
 
@@ -22,6 +24,17 @@ def reference_loop(checkpoint: Path, paths: list[Path]) -> np.ndarray:
             features = model.encode_image(preprocess(Image.open(path).convert("RGB")).unsqueeze(0))
             vectors.append((features / features.norm(dim=-1, keepdim=True)).squeeze(0).numpy())
     return np.stack(vectors)
+
+
+def sentences(checkpoint: Path) -> list[np.ndarray]:
+    """The mean of the unit vectors of what is said of normal and of abnormal scans."""
+    model = open_clip.create_model("ViT-B-32", pretrained=str(checkpoint)).eval()
+    means = []
+    for kind in ("normal", "abnormal"):
+        with torch.no_grad():
+            features = model.encode_text(open_clip.tokenize(list(PROMPTS[kind])))
+        means.append((features / features.norm(dim=-1, keepdim=True)).mean(dim=0).numpy())
+    return means
 
 
 def distances(vectors: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -42,10 +55,12 @@ def test_every_score_equals_the_reference_loop(served: Scanomaly, brain_mri: Pat
     torch.manual_seed(7)
     torch.save(open_clip.create_model("ViT-B-32").state_dict(), checkpoint)
 
-    served.job(tmp_path / "scans", "--weights", checkpoint, "--out", tmp_path / "out")
+    scorers = ("--scorer", "centroid,text,patch_knn")
+    served.job(tmp_path / "scans", "--weights", checkpoint, *scorers, "--out", tmp_path / "out")
     with open(tmp_path / "out" / "scores.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     vectors = reference_loop(checkpoint, [tmp_path / "scans" / row["path"] for row in rows])
+    normal_text, abnormal_text = sentences(checkpoint)
     checkpoint.unlink()
 
     normal = np.array([row["label"] == "normal" for row in rows])
@@ -58,3 +73,7 @@ def test_every_score_equals_the_reference_loop(served: Scanomaly, brain_mri: Pat
     assert np.ptp(in_sample) > 1e-3, "the images are too alike for the test to mean anything"
     assert np.abs(np.array([float(row["score_in_sample"]) for row in rows]) - in_sample).max() < 1e-5
     assert np.abs(np.array([float(row["score"]) for row in rows]) - left_out).max() < 1e-5
+    by_text = distances(vectors, normal_text) - distances(vectors, abnormal_text)
+    assert np.abs(np.array([float(row["score_text"]) for row in rows]) - by_text).max() < 1e-5
+    assert min(float(row["score_patch_knn"]) for row in rows) > 0
+    assert "heat" in (tmp_path / "out" / "report.html").read_text()
