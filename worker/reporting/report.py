@@ -290,9 +290,10 @@ def _warnings(findings: Findings) -> Iterator[str]:
         )
     if across:
         first = findings.duplicates_shown[0].scans
+        groups = "group" if len(across) == 1 else "groups"
         yield (
-            f"{len(across)} group(s) of identical or nearly identical scans hold both normals and anomalies, such "
-            f"as {first[0].path} and its likes: duplicates.csv lists them; labels of one picture should agree"
+            f"{len(across)} {groups} of identical or nearly identical scans with both labels, such as that of "
+            f"{first[0].path}: duplicates.csv lists them; is each label right?"
         )
 
 
