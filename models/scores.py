@@ -4,8 +4,9 @@ A million scans pass through here, so all of it comes and goes in pages.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
+from functools import partial
 from itertools import islice, repeat
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -40,6 +41,7 @@ _PAGES_WRITTEN = 10
 """Pages of scores in one transaction: it holds SQLite's write lock for a tenth of a second."""
 
 _Query: TypeAlias = Select[*tuple[Any, ...]]
+_Conditions: TypeAlias = Sequence[ColumnElement[bool]]
 
 _LABELS: dict[str | None, Label | None] = {None: None} | {label.value: label for label in Label}
 
@@ -71,20 +73,10 @@ class Scores:
             job_id: the job.
             label: only the scans with this label; None for all.
         """
-        wanted = [ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED]
-        if label is not None:
-            wanted.append(ScanRow.label == label)
-        last = 0
-        while True:
-            with self._database.read() as session:
-                if self._database.dialect == "postgresql":
-                    session.execute(_ALONE)
-                rows = _vector_rows(session, job_id, wanted, last)
-            if not rows:
-                return
+        labelled = [] if label is None else [ScanRow.label == label]
+        for rows in self._embedded(job_id, partial(_vector_rows, job_id=job_id), labelled):
             ids, labels, contents, vectors = zip(*rows, strict=True)
             yield VectorPage(ids, [_LABELS[name] for name in labels], contents, b"".join(vectors))
-            last = ids[-1]
 
     def patches(self, job_id: str, patches_key: str) -> Iterator[PatchPage]:
         """The embedded scans of a job with their patches, in pages, in order of submission.
@@ -93,39 +85,46 @@ class Scores:
             job_id: the job.
             patches_key: of the job's encoder.
         """
-        wanted = [ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED]
         of_scan = (PatchesRow.sha256 == ScanRow.sha256) & (PatchesRow.patches_key == patches_key)
         query: _Query = select(ScanRow.id, PatchesRow.patches).join(PatchesRow, of_scan)
-        last = 0
-        while True:
-            with self._database.read() as session:
-                page = _page_after(session, wanted, last, _PATCH_PAGE)
-                if page is None:
-                    return
-                ids, patches = zip(*session.execute(query.where(*page).order_by(ScanRow.id)), strict=True)
-            yield PatchPage(ids, patches)
-            last = ids[-1]
+        for rows in self._embedded(job_id, partial(_rows_of, query=query), size=_PATCH_PAGE):
+            yield PatchPage(*zip(*rows, strict=True))
 
     def outline(self, job_id: str) -> Iterator[OutlinePage]:
         """The embedded scans of a job without their vectors, in pages, in order of submission."""
-        wanted = [ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED]
         names = [field.name for field in fields(Traits)]
         columns = [getattr(ContentRow, name) for name in names]
         query: _Query = select(ScanRow.id, ScanRow.label, ScanRow.group_name, ScanRow.sha256, *columns).outerjoin(
             ContentRow, ContentRow.sha256 == ScanRow.sha256
         )
-        last = 0
-        while True:
-            with self._database.read() as session:
-                page = _page_after(session, wanted, last)
-                if page is None:
-                    return
-                rows = session.execute(query.where(*page).order_by(ScanRow.id)).all()
+        for rows in self._embedded(job_id, partial(_rows_of, query=query)):
             ids, labels, groups, digests, *traits = zip(*rows, strict=True)
             contents = [int(digest[:_DIGITS], 16) for digest in digests]
             by_name = dict(zip(names, traits, strict=True))
             yield OutlinePage(ids, [_LABELS[name] for name in labels], groups, contents, by_name)
-            last = ids[-1]
+
+    def _embedded(
+        self,
+        job_id: str,
+        read: Callable[[Session, _Conditions], Sequence[Any]],
+        further: _Conditions = (),
+        size: int | None = None,
+    ) -> Iterator[Sequence[Any]]:
+        """What `read` finds of the embedded scans of a job, in pages by their ids, which come first in the rows."""
+        wanted = [ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED, *further]
+        last = 0
+        while True:
+            with self._database.read() as session:
+                if self._database.dialect == "postgresql":
+                    session.execute(_ALONE)
+                page = _page_after(session, wanted, last, size or _PAGE)
+                if page is None:
+                    return
+                rows = read(session, page)
+            if not rows:
+                return
+            yield rows
+            last = rows[-1][0]
 
     def named(self, scan_ids: Sequence[int]) -> list[NamedScan]:
         """What lists say of some scans, in their order."""
@@ -232,11 +231,12 @@ class Scores:
             last = page[-1][0]
 
 
-def _vector_rows(session: Session, job_id: str, wanted: list[ColumnElement[bool]], last: int) -> Sequence[Any]:
-    """The page after the scan `last`: rows of id, label, digest, vector."""
-    page = _page_after(session, wanted, last)
-    if page is None:
-        return []
+def _rows_of(session: Session, page: _Conditions, query: _Query) -> Sequence[Any]:
+    return session.execute(query.where(*page).order_by(ScanRow.id)).all()
+
+
+def _vector_rows(session: Session, page: _Conditions, job_id: str) -> Sequence[Any]:
+    """The embedded scans of a page: rows of id, label, digest, vector."""
     encoder_key = session.scalar(select(JobRow.encoder_key).where(JobRow.id == job_id))
     of_scan = (EmbeddingRow.sha256 == ScanRow.sha256) & (EmbeddingRow.encoder_key == encoder_key)
     query = (
@@ -252,14 +252,12 @@ def _vector_rows(session: Session, job_id: str, wanted: list[ColumnElement[bool]
     return rows
 
 
-def _page_after(
-    session: Session, wanted: Sequence[ColumnElement[bool]], last: int, size: int | None = None
-) -> Sequence[ColumnElement[bool]] | None:
+def _page_after(session: Session, wanted: _Conditions, last: int, size: int) -> _Conditions | None:
     """The condition of the scans of the page after the scan `last`; None when there is none.
 
     Where the page ends is asked first. Told only how many rows are wanted, PostgreSQL joins and sorts the whole job
     for each page.
     """
-    ids = select(ScanRow.id).where(*wanted, ScanRow.id > last).order_by(ScanRow.id).limit(size or _PAGE).subquery()
+    ids = select(ScanRow.id).where(*wanted, ScanRow.id > last).order_by(ScanRow.id).limit(size).subquery()
     end = session.scalar(select(func.max(ids.c.id)))
     return None if end is None else [*wanted, ScanRow.id > last, ScanRow.id <= end]

@@ -64,7 +64,7 @@ class JobScorer:
             "mahalanobis": MahalanobisScorer,
             "patch_knn": PatchKnnScorer,
             "patch_knn_mirror": lambda: PatchKnnScorer(mirror=True),
-            "text": lambda: TextScorer(*(self._embed_texts(PROMPTS[kind]) for kind in ("normal", "abnormal"))),
+            "text": lambda: TextScorer(*self._prompts),
         }
         return makers[name]()
 
@@ -99,6 +99,12 @@ class JobScorer:
         if looser is not None:
             copies_out[wider] = _left_out(looser, matrix[wider], outline.copies[rows[wider]], in_sample[wider])
         return ScorePage(scan_ids, scores.tolist(), in_sample.tolist(), copies_out.tolist())
+
+    @cached_property
+    def _prompts(self) -> tuple[Vectors, Vectors]:
+        """The embeddings of the sentences about normal and abnormal scans, from one text tower."""
+        vectors = self._embed_texts([*PROMPTS["normal"], *PROMPTS["abnormal"]])
+        return vectors[: len(PROMPTS["normal"])], vectors[len(PROMPTS["normal"]) :]
 
     @cached_property
     def outline(self) -> Outline:

@@ -108,7 +108,7 @@ def _heat(
             continue
         # Encoders see the middle square of a picture; the page shows all of it in a square.
         percent = 100 * min(size) / max(size)
-        found.append(Heat(data_uri("image/png", heat_png(heat, low, high)), percent))
+        found.append(Heat(_data_uri("image/png", heat_png(heat, low, high)), percent))
     return found
 
 
@@ -122,8 +122,8 @@ def _image(thumbnail: Callable[[str], bytes | None], path: str) -> str | None:
         jpeg = thumbnail(path)
     except OSError:  # the page says so on the scan's card; one file must not cost the report
         return None
-    return None if jpeg is None else data_uri("image/jpeg", jpeg)
+    return None if jpeg is None else _data_uri("image/jpeg", jpeg)
 
 
-def data_uri(media_type: str, content: bytes) -> str:
+def _data_uri(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

@@ -253,9 +253,16 @@ def _ranked(scans: Iterable[RankedScan], decisions: Decisions) -> Iterator[tuple
 def _duplicates(
     duplicates: Duplicates, named: Callable[[Sequence[int]], Sequence[NamedScan]]
 ) -> Iterator[tuple[Any, ...]]:
-    for number, group in enumerate(duplicates.groups, start=1):
-        for scan in named(group.scan_ids.tolist()):
-            yield (number, group.kind, scan.path, scan.label, scan.sha256)
+    """The rows of duplicates.csv. Names are asked for in pages: there may be as many groups as scans."""
+    members = (
+        (number, group.kind, scan_id)
+        for number, group in enumerate(duplicates.groups, start=1)
+        for scan_id in group.scan_ids.tolist()
+    )
+    while page := list(islice(members, _PAGE)):
+        scans = named([scan_id for _, _, scan_id in page])
+        for (number, kind, _), scan in zip(page, scans, strict=True):
+            yield (number, kind, scan.path, scan.label, scan.sha256)
 
 
 def _shown(duplicates: Duplicates, named: Callable[[Sequence[int]], Sequence[NamedScan]]) -> list[ShownDuplicates]:

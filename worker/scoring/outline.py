@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
 from typing import Any, Self
 
 import numpy as np
@@ -139,15 +138,10 @@ class _Numbers:
     """Numbers names as they come, from 0; None is -1."""
 
     def __init__(self) -> None:
-        self._next = count()
         self._numbers: dict[str, int] = {}
 
     def of(self, name: str | None) -> int:
-        if name is None:
-            return -1
-        if name not in self._numbers:
-            self._numbers[name] = next(self._next)
-        return self._numbers[name]
+        return -1 if name is None else self._numbers.setdefault(name, len(self._numbers))
 
     @property
     def names(self) -> list[str]:
