@@ -6,13 +6,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Update, create_engine, event, exc, func, make_url, select, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Insert,
+    Update,
+    create_engine,
+    event,
+    exc,
+    func,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from .errors import SchemaError, StoreUnreachableError, UsageError
 from .settings import hide_password
 
-SCHEMA_VERSION = "0008"
+SCHEMA_VERSION = "0009"
 """The newest migration. A test compares it with Alembic's own head; importing Alembic to ask takes too long."""
 
 BINARY = "scanomaly_binary"
@@ -147,8 +160,8 @@ def upsert(session: Session, table: type[DeclarativeBase]) -> Any:
     return sqlite.insert(table)
 
 
-def changed_rows(session: Session, statement: Update) -> int:
-    """Execute an update, and say how many rows it changed."""
+def changed_rows(session: Session, statement: Update | Insert) -> int:
+    """Execute a statement, and say how many rows it changed or inserted."""
     return session.connection().execute(statement).rowcount
 
 

@@ -42,6 +42,14 @@ class JobStateError(ScanomalyError):
     """The job's state does not allow that."""
 
 
+class AlreadySubmittedError(JobStateError):
+    """This was submitted before, and its job is there."""
+
+
+class KeyReusedError(JobStateError):
+    """The idempotency key was used for another submission: take a new key for a new job."""
+
+
 class EncoderError(ScanomalyError):
     """The encoder cannot be loaded."""
 
@@ -66,6 +74,10 @@ class JobCancelledError(ScanomalyError):
     exit_code = 5
 
 
+class WaitTimeoutError(ScanomalyError):
+    """The job has not ended in time; it goes on."""
+
+
 class StoppedError(ScanomalyError):
     """Stopped."""
 
@@ -76,6 +88,16 @@ class BrokerUnreachableError(ScanomalyError):
     """The broker cannot be reached: check SCANOMALY_BROKER_URL, or unset it to use the embedded one."""
 
     exit_code = 69
+
+
+class ServiceUnreachableError(ScanomalyError):
+    """The service cannot be reached: check its URL, and that `scanomaly serve` runs there."""
+
+    exit_code = 69
+
+
+class NotAllowedError(ScanomalyError):
+    """The service does not allow that: check SCANOMALY_API_TOKEN."""
 
 
 class StoreUnreachableError(ScanomalyError):

@@ -1,4 +1,4 @@
-"""Waiting for a store that is away for a while."""
+"""Waiting for a store, or a service before it, that is away for a while."""
 
 import logging
 import threading
@@ -15,7 +15,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from .errors import StoreUnreachableError
+from .errors import ServiceUnreachableError, StoreUnreachableError
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 def patiently(seconds: float, function: Callable[[], _T], stop: threading.Event | None = None) -> _T:
-    """Call a function, again and again while the store cannot be used.
+    """Call a function, again and again while the store, or the service, cannot be used.
 
     Args:
         seconds: for how long; the waits in between double, up to 10 seconds.
@@ -31,11 +31,11 @@ def patiently(seconds: float, function: Callable[[], _T], stop: threading.Event 
         stop: ends the patience when it is set.
 
     Raises:
-        StoreUnreachableError: the store could not be used for all this time.
+        StoreUnreachableError, ServiceUnreachableError: it could not be used for all this time.
     """
     event = stop or threading.Event()
     retrying = Retrying(
-        retry=retry_if_exception_type(StoreUnreachableError),
+        retry=retry_if_exception_type((StoreUnreachableError, ServiceUnreachableError)),
         stop=stop_after_delay(seconds) | stop_when_event_set(event),
         sleep=sleep_using_event(event),
         wait=wait_random_exponential(multiplier=0.2, max=10),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from .encoders import EncoderSpec
 from .scorers import DEFAULT_SCORERS
-from .states import FailureKind, JobState, Label, Priority
+from .states import FailureKind, JobState, Label, Priority, ScanState
 
 DEFAULT_FALSE_ALARM_RATE = 0.05
 
@@ -30,6 +30,15 @@ class IgnoredFile:
 
 
 @dataclass(frozen=True)
+class SubmissionKey:
+    """By what a submitter recognises a submission that it repeats."""
+
+    key: str
+    digest: str
+    """Of what is asked for: the same key with another one is a mistake."""
+
+
+@dataclass(frozen=True)
 class NewJob:
     """What `submit` hands to the store."""
 
@@ -49,6 +58,7 @@ class NewJob:
     """The share of normal scans that the report may call anomalies."""
     scorers: tuple[str, ...] = DEFAULT_SCORERS
     """Names, first the one that ranks the scans."""
+    key: SubmissionKey | None = None
 
 
 @dataclass(frozen=True)
@@ -279,3 +289,87 @@ class NamedScan(NamedTuple):
     path: str
     label: Label | None
     sha256: str
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs a list has."""
+
+    states: tuple[JobState, ...] = ()
+    """None for all."""
+    source: str | None = None
+    """A part of the source, as the submitter named it."""
+
+
+@dataclass(frozen=True)
+class ScanFilter:
+    """Which scans of a job a list has, and in what order."""
+
+    state: ScanState | None = None
+    label: Label | None = None
+    unlabelled: bool = False
+    """Only the scans without a label."""
+    failure: FailureKind | None = None
+    least_score: float | None = None
+    greatest_score: float | None = None
+    by_score: bool = False
+    """The most anomalous first, of those that have a score; else all, in order of submission."""
+
+    @property
+    def needs_scores(self) -> bool:
+        return self.by_score or self.least_score is not None or self.greatest_score is not None
+
+
+class Place(NamedTuple):
+    """Where a page of scans ends."""
+
+    scan: int
+    score: float | None = None
+
+
+class ListedScan(NamedTuple):
+    """A scan as lists for other programs have it."""
+
+    id: int
+    path: str
+    label: Label | None
+    group: str | None
+    state: ScanState
+    failure: FailureKind | None
+    failure_detail: str | None
+    score: float | None
+    """What the list's scorer gave it; None before it is scored."""
+    score_in_sample: float | None
+
+
+class Listed(NamedTuple):
+    """A job in a list of all."""
+
+    state: JobState
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over batches."""
+
+    embedded: int = 0
+    failed: int = 0
+    encoded: int = 0
+    batches: int = 0
+    """Those that are done."""
+    seconds: float = 0.0
+    """From when they were begun to their commits, all together."""
+    within: tuple[int, ...] = ()
+    """How many took at most so many seconds, for each of `lists.BATCH_SECONDS`."""
+
+    def __add__(self, other: "Totals") -> "Totals":
+        within = tuple(map(sum, zip(self.within, other.within, strict=True))) if self.within else other.within
+        return Totals(
+            self.embedded + other.embedded,
+            self.failed + other.failed,
+            self.encoded + other.encoded,
+            self.batches + other.batches,
+            self.seconds + other.seconds,
+            within,
+        )

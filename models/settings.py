@@ -60,6 +60,16 @@ class Settings:
     """How many scans `report.html` shows with a thumbnail."""
     hub_seconds: float = 5.0
     """How long the model hub or the data set hub may take to answer before it counts as unreachable."""
+    server_url: str | None = None
+    """Of an HTTP service: commands and `Client` ask it, and not the store."""
+    api_token: str | None = field(default=None, repr=False)
+    """What the service wants of a client that may do all, or `sha256:` and that digest of it in hexadecimal."""
+    api_read_token: str | None = field(default=None, repr=False)
+    """The same of a client that may only look."""
+    api_roots: tuple[Path, ...] = ()
+    """The folders below which the service takes scans from."""
+    api_submits_per_minute: int = 30
+    """How many jobs the service takes in a minute."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -86,6 +96,11 @@ class Settings:
             "roots": _roots,
             "gallery_scans": _positive,
             "hub_seconds": _seconds,
+            "server_url": str,
+            "api_token": str,
+            "api_read_token": str,
+            "api_roots": _folders,
+            "api_submits_per_minute": _positive,
         }
         values = {}
         for name, read in names.items():
@@ -165,6 +180,14 @@ def _seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise ValueError("is not a number of seconds above 0")
     return value
+
+
+def _folders(text: str) -> tuple[Path, ...]:
+    """`/one:/two`, as in PATH."""
+    folders = [Path(part).expanduser() for part in text.split(os.pathsep) if part]
+    if not folders or not all(folder.is_absolute() for folder in folders):
+        raise ValueError(f"is not a list of absolute folders such as /scans{os.pathsep}/more")
+    return tuple(folders)
 
 
 def _roots(text: str) -> tuple[tuple[Path, Path], ...]:

@@ -35,12 +35,12 @@ class JobState(StrEnum):
         return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 
-#: From a state to the states that may follow it. `retry` is what leads out of an ended state.
+#: From a state to the states that may follow it. `retry` and `score` are what lead out of an ended state.
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.EMBEDDING: frozenset({JobState.PAUSED, JobState.SCORING, JobState.FAILED, JobState.CANCELLED}),
     JobState.PAUSED: frozenset({JobState.EMBEDDING, JobState.FAILED, JobState.CANCELLED}),
     JobState.SCORING: frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED}),
-    JobState.DONE: frozenset({JobState.EMBEDDING}),
+    JobState.DONE: frozenset({JobState.EMBEDDING, JobState.SCORING}),
     JobState.FAILED: frozenset({JobState.EMBEDDING}),
     JobState.CANCELLED: frozenset(),
 }

@@ -1,5 +1,5 @@
-"""The store: jobs here; `submissions.py`, `batches.py`, `contents.py`, `files.py`, `scores.py` and `workers.py`
-have the rest.
+"""The store: jobs here; `lists.py`, `submissions.py`, `batches.py`, `contents.py`, `files.py`, `scores.py` and
+`workers.py` have the rest.
 
 No query is anywhere else.
 
@@ -10,31 +10,30 @@ what exactly, is read here.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from .batches import Batches, add_batch, call_off
 from .contents import Contents
 from .database import Database, changed_rows
-from .encoders import EncoderSpec
 from .errors import JobNotFoundError, JobStateError
 from .files import Files
+from .lists import Lists, to_job
 from .records import Job, Progress
 from .scores import Scores
 from .settings import Settings
-from .states import JOB_TRANSITIONS, BatchState, JobState, Priority, ScanState
+from .states import JOB_TRANSITIONS, BatchState, JobState, ScanState
 from .submissions import Submissions
 from .tables import BatchRow, JobRow, ScanRow
 from .workers import Workers, alive_names
 
 _T = TypeVar("_T")
-_Query: TypeAlias = Select[*tuple[Any, ...]]
 
 
 class Store:
-    """Jobs; `submissions`, `batches`, `contents`, `files`, `scores` and `workers`.
+    """Jobs; `lists`, `submissions`, `batches`, `contents`, `files`, `scores` and `workers`.
 
     For several threads and processes. Every method raises StoreUnreachableError when the database cannot be used.
     """
@@ -42,6 +41,7 @@ class Store:
     def __init__(self, url: str, upgrade: bool = False) -> None:
         """Open a store: see `Database`."""
         self._database = Database(url, upgrade)
+        self.lists = Lists(self._database)
         self.submissions = Submissions(self._database)
         self.batches = Batches(self._database)
         self.contents = Contents(self._database)
@@ -84,24 +84,11 @@ class Store:
                 if not rows:
                     raise JobNotFoundError(f"there is no job {prefix!r}: `scanomaly jobs` lists them")
                 row = rows[0]
-            return _job(row)
-
-    def jobs(self, limit: int | None = None) -> list[Job]:
-        """The jobs, newest first."""
-        with self._database.read() as session:
-            query = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id).limit(limit)
-            return [_job(row) for row in session.scalars(query)]
+            return to_job(row)
 
     def progress(self, job_id: str) -> Progress:
         """How far a job is. Costs by the number of its batches, not of its scans."""
-        by_state = [func.count().filter(BatchRow.state == state) for state in (BatchState.RUNNING, BatchState.DONE)]
-        sums = [
-            func.coalesce(func.sum(column), 0) for column in (BatchRow.embedded, BatchRow.failed, BatchRow.encoded)
-        ]
-        times = [func.min(BatchRow.started_at), func.max(BatchRow.finished_at)]
-        query: _Query = select(func.count(), *by_state, *sums, *times).where(BatchRow.job_id == job_id)
-        with self._database.read() as session:
-            return Progress(*session.execute(query).one())
+        return self.lists.progress([job_id])[job_id]
 
     def cancel(self, job_id: str) -> None:
         """Stop a job that has not ended. A batch that is running now is finished.
@@ -172,6 +159,24 @@ class Store:
             row.deaths = 0
             return len(failed)
 
+    def rescore(self, job_id: str, scorers: Sequence[str]) -> None:
+        """Have a done job scored again by the workers, and its report written again. The caller calls them.
+
+        Args:
+            job_id: the job.
+            scorers: all that it has from then on, first the one that ranks.
+
+        Raises:
+            JobStateError: the job is not done.
+        """
+        with self._database.write() as session:
+            row = _locked(session, job_id)
+            if row.state != JobState.DONE:
+                raise JobStateError(f"job {job_id} is {row.state}: only a done job can be scored again")
+            row.state, row.scorers = JobState.SCORING, list(scorers)
+            row.worker = row.queued_at = None
+            row.deaths = 0
+
     # --- the worker's side ---------------------------------------------------------------------------------
 
     def begin_scoring(self, job_id: str) -> bool:
@@ -211,7 +216,7 @@ class Store:
             rows = [row for row in session.scalars(query.where(late)) if row.id not in alive]
             for row in rows:
                 row.queued_at = now
-            return [_job(row) for row in rows]
+            return [to_job(row) for row in rows]
 
     def begin_aggregate(self, job_id: str, worker: str, max_deaths: int) -> Job | None:
         """Take a job that is to be scored.
@@ -238,7 +243,7 @@ class Store:
                 )
                 return None
             row.worker = worker
-            return _job(row)
+            return to_job(row)
 
     def add_scorers(self, job_id: str, scorers: Sequence[str], result: Mapping[str, Any]) -> bool:
         """Note that a done job has the scores of these scorers, the one that ranks first, and what its report says.
@@ -307,28 +312,3 @@ def _change(row: JobRow, state: JobState, hint: str) -> None:
     if state not in JOB_TRANSITIONS[JobState(row.state)]:
         raise JobStateError(f"job {row.id} is {row.state} already: {hint}")
     row.state = state
-
-
-def _job(row: JobRow) -> Job:
-    return Job(
-        id=row.id,
-        state=JobState(row.state),
-        source=row.source,
-        root=row.root,
-        report_folder=row.report_folder,
-        encoder=EncoderSpec(**row.encoder),
-        priority=Priority(row.priority),
-        follow_links=row.follow_links,
-        false_alarm_rate=row.false_alarm_rate,
-        scorers=tuple(row.scorers),
-        notes=row.notes,
-        scans=row.scans,
-        normal=row.normal,
-        anomaly=row.anomaly,
-        ignored=row.ignored,
-        whole=row.submitter_beat_at is None,
-        created_at=row.created_at,
-        finished_at=row.finished_at,
-        error=row.error,
-        result=row.result,
-    )

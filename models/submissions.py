@@ -12,10 +12,11 @@ from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
 
 from .batches import add_batch
-from .database import Database, changed_rows
-from .records import FoundScan, IgnoredFile, NewJob
+from .database import Database, changed_rows, upsert
+from .errors import AlreadySubmittedError
+from .records import FoundScan, IgnoredFile, NewJob, SubmissionKey
 from .states import BatchState, JobState, Label, ScanState
-from .tables import BatchRow, IgnoredRow, JobRow
+from .tables import BatchRow, IgnoredRow, JobRow, SubmissionKeyRow
 
 ABANDONED_SECONDS = 60.0
 """A job whose submitter did not beat for so long never gets whole."""
@@ -52,12 +53,18 @@ class Submissions:
 
         Returns:
             False when the job has ended: it was cancelled or failed, and takes no more.
+
+        Raises:
+            AlreadySubmittedError: there is another job with the key of this one.
         """
         with self._database.write() as session:
             row = session.get(JobRow, job.id, with_for_update=True)
             if row is None:
                 row = _new_row(job)
                 session.add(row)
+                if job.key is not None:
+                    session.flush()
+                    _take_key(session, job.key, job.id)
             elif row.scans + row.ignored > after:
                 return True
             elif JobState(row.state).ended:
@@ -78,6 +85,12 @@ class Submissions:
         )
         columns = ("job_id", "batch_id", "path", "label", "group_name", "state")
         self._database.insert_many(session, "scans", columns, rows)
+
+    def of_key(self, key: str) -> tuple[str, str] | None:
+        """The job that was submitted with a key, and the digest of what was asked for; None where none was."""
+        with self._database.read() as session:
+            row = session.get(SubmissionKeyRow, key)
+            return None if row is None else (row.job_id, row.digest)
 
     def beat(self, job_id: str) -> None:
         """Say that the submitter of a job lives. Does nothing where there is no job, or it is whole."""
@@ -108,6 +121,13 @@ _OPEN = (
     JobRow.submitter_beat_at.is_not(None),
     JobRow.state.in_([state for state in JobState if not state.ended]),
 )
+
+
+def _take_key(session: Session, key: SubmissionKey, job_id: str) -> None:
+    values = {"key": key.key, "digest": key.digest, "job_id": job_id}
+    statement = upsert(session, SubmissionKeyRow).values(values).on_conflict_do_nothing()
+    if changed_rows(session, statement) == 0:
+        raise AlreadySubmittedError()
 
 
 def _failed(reason: str) -> dict[str, object]:

@@ -3,7 +3,19 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, LargeBinary, MetaData, String, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -79,6 +91,17 @@ class JobRow(Base):
     """Metrics, timings and warnings of a done job, as `report.json` has them."""
 
 
+class SubmissionKeyRow(Base):
+    """By what a submitter recognises a submission that it repeats: it gets the job that is there."""
+
+    __tablename__ = "submission_keys"
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    """Of what was asked for."""
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+
+
 class BatchRow(Base):
     """A batch counts its scans itself, so that a job's progress never counts the rows of `scans`."""
 
@@ -122,7 +145,18 @@ class ScanRow(Base):
 
     # No index has `state` in it: it would be written with every scan that is embedded. PostgreSQL keeps room in its
     # pages, so that a scan's new row comes beside the old one.
-    __table_args__ = (Index(None, "job_id", "id"), {"postgresql_with": {"fillfactor": 70}})
+    __table_args__ = (
+        Index(None, "job_id", "id"),
+        # Of those that failed, which are few: for whoever counts them while a job runs.
+        Index(
+            None,
+            "job_id",
+            "failure_kind",
+            sqlite_where=text("failure_kind IS NOT NULL"),
+            postgresql_where=text("failure_kind IS NOT NULL"),
+        ),
+        {"postgresql_with": {"fillfactor": 70}},
+    )
 
 
 class ScoreRow(Base):

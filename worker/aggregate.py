@@ -73,7 +73,8 @@ class Aggregator:
         self._score(job, scorer, job.scorers)
         scoring_seconds = (datetime.now(UTC) - begun).total_seconds()
         folder = self._settings.local_path(job.report_folder)
-        result = self._write_report(job, scorer, folder, scoring_seconds, datetime.now(UTC))
+        # A job that was done before is scored again: how long it took as a whole does not change.
+        result = self._write_report(job, scorer, folder, scoring_seconds, job.finished_at or datetime.now(UTC))
         if self._store.finish_job(job.id, result):
             logger.info("job %s: done, report in %s", job.id, job.report_folder)
 
