@@ -54,7 +54,7 @@ def _disk(settings: Settings) -> str:
 
 def _store(settings: Settings) -> str:
     store = Store.open(settings)
-    jobs = len(store.jobs())
+    jobs = len(store.lists.jobs())
     store.close()
     return f"{store.name}, {jobs} job{'s' * (jobs != 1)}"
 

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,10 +61,20 @@ def call_workers(settings: Settings, store: Store, job_id: str) -> list[str]:
     Returns:
         What whoever submitted it should know: why it may not begin at once.
     """
+    return _call(settings, store, job_id, lambda queue: send_calls(store, queue, job_id))
+
+
+def call_scorers(settings: Settings, store: Store, job_id: str) -> list[str]:
+    """Tell the workers of a job that is to be scored again. Returns what `call_workers` does."""
+    priority = store.find_job(job_id).priority
+    return _call(settings, store, job_id, lambda queue: queue.aggregate(job_id, priority))
+
+
+def _call(settings: Settings, store: Store, job_id: str, send: Callable[["Queue"], object]) -> list[str]:
     notes = []
-    if settings.broker_url is not None or _embedded_answers(settings):
+    if settings.broker_url is not None or embedded_answers(settings):
         try:
-            send_calls(store, _queue(settings), job_id)
+            send(_queue(settings))
         except BrokerUnreachableError as error:
             notes.append(f"job {job_id} is stored, and the workers hear of it when the broker is back: {error}")
     if store.workers.alive() == 0:
@@ -89,7 +99,7 @@ def resume(settings: Settings, store: Store, job_id: str | None) -> tuple[int, l
             raise JobStateError(f"job {job_id} is {state}: {hint}")
     store.workers.release_lost()
     sent, notes = 0, []
-    if settings.broker_url is not None or _embedded_answers(settings):
+    if settings.broker_url is not None or embedded_answers(settings):
         sent = reconcile(store, _queue(settings))
     if store.workers.alive() == 0:
         notes.append("no worker is running: the work begins when one is started with `scanomaly worker`")
@@ -99,7 +109,7 @@ def resume(settings: Settings, store: Store, job_id: str | None) -> tuple[int, l
 def reconciling_calls(settings: Settings, store: Store) -> AbstractContextManager[None]:
     """While the block runs, lost calls are sent again; on the embedded broker only where that is up."""
     return reconciling(
-        store, _queue(settings), lambda: settings.broker_url is not None or _embedded_answers(settings)
+        store, _queue(settings), lambda: settings.broker_url is not None or embedded_answers(settings)
     )
 
 
@@ -109,7 +119,7 @@ def _queue(settings: Settings) -> "Queue":
     return Queue(settings)
 
 
-def _embedded_answers(settings: Settings) -> bool:
+def embedded_answers(settings: Settings) -> bool:
     """Whether the embedded broker runs, for whomever."""
     if not settings.broker_socket.exists():
         return False

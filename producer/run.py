@@ -56,11 +56,11 @@ def resume_job(
         StoppedError, ScanomalyError: as `run_job`.
     """
     status = job_status(store, job_id)
-    if status.error is not None:
-        raise JobStateError(f"job {status.job.id} is {status.job.state}: `scanomaly retry` takes up a failed job")
-    if status.job.state.ended:
+    if status.failure is not None:
+        raise JobStateError(f"job {status.job} is {status.state}: `scanomaly retry` takes up a failed job")
+    if status.state.ended:
         return status
-    return _run(lambda _: status.job, store, settings, display, device)
+    return _run(lambda _: store.find_job(status.job), store, settings, display, device)
 
 
 def _run(
@@ -104,7 +104,7 @@ def _follow(
             embedded.revive()
 
     try:
-        return follow(store, job_id, display, store_seconds, check)
+        return follow(lambda: job_status(store, job_id), display, store_seconds, check)
     except KeyboardInterrupt:
         display.say("Stopping after the running batch; Ctrl-C again stops at once")
         raise

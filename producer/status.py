@@ -1,12 +1,13 @@
-"""A job's status: as a record, as JSON (`docs/status.schema.json`) and as text."""
+"""A job's status: one record, read from the store or from its JSON (`status.schema.json`), and shown as text."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ..models.errors import JobCancelledError, JobFailedError, ScanomalyError
-from ..models.records import Job, Progress, Worker
-from ..models.states import JobState
+from ..models.records import Job, Progress
+from ..models.states import JobState, Priority
 
 if TYPE_CHECKING:
     from ..models.store import Store
@@ -17,114 +18,185 @@ SOME_FAILED_EXIT_CODE = 3
 
 
 @dataclass(frozen=True)
-class JobStatus:
-    """A job and how far it is, read at one moment."""
+class ScanCounts:
+    """Scans of a job, by label and by what became of them so far."""
 
-    job: Job
-    progress: Progress
+    total: int
+    normal: int
+    anomaly: int
+    unlabelled: int
+    embedded: int
+    failed: int
+    remaining: int
+
+
+@dataclass(frozen=True)
+class BatchCounts:
+    total: int
+    running: int
+    done: int
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A job and how far it is, read at one moment. The fields are those of `status.schema.json`."""
+
+    job: str
+    state: JobState
+    submitting: bool
+    """Whether more scans are still to come."""
+    source: str
+    root: str
+    encoder_key: str
+    scorers: tuple[str, ...]
+    priority: Priority
     workers: int
     """How many workers of the store live."""
+    notes: Mapping[str, str]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    scans: ScanCounts
+    ignored: int
+    batches: BatchCounts
+    images_per_second: float | None
+    eta_seconds: float | None
+    error: str | None
+    report: str | None
+    """The folder of the report of a done job, as the submitter named it."""
+    result: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, job: Job, progress: Progress, workers: int) -> Self:
+        """What the store knows, of a moment."""
+        finished = progress.embedded + progress.failed
+        submitting = not job.whole and not job.state.ended
+        speed = _images_per_second(progress)
+        return cls(
+            job=job.id,
+            state=job.state,
+            submitting=submitting,
+            source=job.source,
+            root=job.root,
+            encoder_key=job.encoder.key,
+            scorers=job.scorers,
+            priority=job.priority,
+            workers=workers,
+            notes=job.notes,
+            created_at=job.created_at,
+            started_at=progress.started_at,
+            finished_at=job.finished_at if job.state.ended else None,
+            scans=ScanCounts(
+                total=job.scans,
+                normal=job.normal,
+                anomaly=job.anomaly,
+                unlabelled=job.scans - job.normal - job.anomaly,
+                embedded=progress.embedded,
+                failed=progress.failed,
+                remaining=job.scans - finished,
+            ),
+            ignored=job.ignored,
+            batches=BatchCounts(
+                total=progress.batches,
+                running=0 if job.state.ended else progress.running,
+                done=progress.finished,
+            ),
+            images_per_second=speed,
+            eta_seconds=(
+                (job.scans - finished) / speed
+                if speed and job.state == JobState.EMBEDDING and not submitting
+                else None
+            ),
+            error=job.error,
+            report=job.report_folder if job.state == JobState.DONE else None,
+            result=job.result,
+        )
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read back what `to_json` wrote. What a newer version adds is left out.
+
+        Raises:
+            KeyError, ValueError, TypeError: it is no such document.
+        """
+        values = {field.name: document[field.name] for field in fields(cls)}
+        return cls(
+            **values
+            | {
+                "state": JobState(document["state"]),
+                "priority": Priority(document["priority"]),
+                "scorers": tuple(document["scorers"]),
+                "scans": ScanCounts(**document["scans"]),
+                "batches": BatchCounts(**document["batches"]),
+            }
+            | {name: parse_moment(document[name]) for name in ("created_at", "started_at", "finished_at")}
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `status.schema.json` describes."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return (
+            {"schema_version": SCHEMA_VERSION}
+            | values
+            | {
+                "state": self.state.value,
+                "priority": self.priority.value,
+                "scorers": list(self.scorers),
+                "scans": vars(self.scans),
+                "batches": vars(self.batches),
+                "stalled": self.stalled,
+                "exit_code": self.exit_code,
+            }
+            | {name: iso(values[name]) for name in ("created_at", "started_at", "finished_at")}
+        )
 
     @property
     def stalled(self) -> bool:
         """Whether the job needs a worker and none lives."""
-        return self.workers == 0 and self.job.state in (JobState.EMBEDDING, JobState.SCORING)
+        return self.workers == 0 and self.state in (JobState.EMBEDDING, JobState.SCORING)
 
     @property
     def standstill(self) -> str | None:
         """Why nothing moves, and what to do; None where something should."""
         if self.stalled:
             return "no worker is running: `scanomaly worker` starts one"
-        if self.job.state == JobState.PAUSED:
-            return f"the job is paused: `scanomaly resume {self.job.id}` takes it up again"
+        if self.state == JobState.PAUSED:
+            return f"the job is paused: `scanomaly resume {self.job}` takes it up again"
         return None
-
-    @property
-    def submitting(self) -> bool:
-        """Whether more scans are still to come."""
-        return not self.job.whole and not self.job.state.ended
 
     @property
     def total(self) -> str:
         """How many scans the job has, for a person."""
-        return f"{self.job.scans}{' or more' if self.submitting else ''}"
+        return f"{self.scans.total}{' or more' if self.submitting else ''}"
 
     @property
     def finished_scans(self) -> int:
-        return self.progress.embedded + self.progress.failed
-
-    @property
-    def images_per_second(self) -> float | None:
-        """From the first batch begun to the newest one committed; None before that."""
-        begun, last = self.progress.started_at, self.progress.last_at
-        if begun is None or last is None or last <= begun:
-            return None
-        return self.finished_scans / (last - begun).total_seconds()
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """How long the embedding will take at this speed; None when that is not known, or over."""
-        if self.job.state != JobState.EMBEDDING or self.submitting or not self.images_per_second:
-            return None
-        return (self.job.scans - self.finished_scans) / self.images_per_second
+        return self.scans.embedded + self.scans.failed
 
     @property
     def exit_code(self) -> int | None:
         """What `watch` and `run` exit with for this job; None while it runs."""
-        if self.job.state == JobState.DONE:
-            return SOME_FAILED_EXIT_CODE if self.progress.failed else 0
-        error = self.error
-        return None if error is None else error.exit_code
+        if self.state == JobState.DONE:
+            return SOME_FAILED_EXIT_CODE if self.scans.failed else 0
+        failure = self.failure
+        return None if failure is None else failure.exit_code
 
     @property
-    def error(self) -> ScanomalyError | None:
+    def failure(self) -> ScanomalyError | None:
         """What a person is told when the job did not get to its end."""
-        if self.job.state == JobState.FAILED:
-            return JobFailedError(f"job {self.job.id} failed: {self.job.error}")
-        if self.job.state == JobState.CANCELLED:
-            return JobCancelledError(f"job {self.job.id} was cancelled")
+        if self.state == JobState.FAILED:
+            return JobFailedError(f"job {self.job} failed: {self.error}")
+        if self.state == JobState.CANCELLED:
+            return JobCancelledError(f"job {self.job} was cancelled")
         return None
 
-    def to_json(self) -> dict[str, Any]:
-        """The document that `docs/status.schema.json` describes."""
-        job, progress = self.job, self.progress
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "job": job.id,
-            "state": job.state.value,
-            "submitting": self.submitting,
-            "source": job.source,
-            "root": job.root,
-            "encoder_key": job.encoder.key,
-            "priority": job.priority.value,
-            "workers": self.workers,
-            "stalled": self.stalled,
-            "notes": job.notes,
-            "created_at": job.created_at.isoformat(),
-            "started_at": _iso(progress.started_at),
-            "finished_at": _iso(job.finished_at),
-            "scans": {
-                "total": job.scans,
-                "normal": job.normal,
-                "anomaly": job.anomaly,
-                "unlabelled": job.scans - job.normal - job.anomaly,
-                "embedded": progress.embedded,
-                "failed": progress.failed,
-                "remaining": job.scans - self.finished_scans,
-            },
-            "ignored": job.ignored,
-            "batches": {
-                "total": progress.batches,
-                "running": 0 if job.state.ended else progress.running,
-                "done": progress.finished,
-            },
-            "images_per_second": self.images_per_second,
-            "eta_seconds": self.eta_seconds,
-            "error": job.error,
-            "report": job.report_folder if job.state == JobState.DONE else None,
-            "result": job.result,
-            "exit_code": self.exit_code,
-        }
+
+def _images_per_second(progress: Progress) -> float | None:
+    """From the first batch begun to the newest one committed; None before that."""
+    begun, last = progress.started_at, progress.last_at
+    if begun is None or last is None or last <= begun:
+        return None
+    return (progress.embedded + progress.failed) / (last - begun).total_seconds()
 
 
 def job_status(store: "Store", job_id: str) -> JobStatus:
@@ -134,47 +206,55 @@ def job_status(store: "Store", job_id: str) -> JobStatus:
         JobNotFoundError: there is no such job.
     """
     job = store.find_job(job_id)
-    return JobStatus(job, store.progress(job.id), store.workers.alive())
+    return JobStatus.of(job, store.progress(job.id), store.workers.alive())
 
 
 def status_lines(status: JobStatus) -> list[str]:
     """The status for a person."""
-    job, progress = status.job, status.progress
+    scans = status.scans
     lines = [
-        f"Job       {job.id}  {job.state}" + (f": {status.standstill}" if status.standstill else ""),
-        f"Source    {job.source}",
-        f"Encoder   {job.encoder.key}",
-        f"Scans     {status.total}: {job.normal} normal, {job.anomaly} anomaly; {job.ignored} other files ignored",
-        f"Progress  {progress.embedded} embedded, {progress.failed} failed, "
-        f"{job.scans - status.finished_scans} to go" + speed_text(status, "; "),
+        f"Job       {status.job}  {status.state}" + (f": {status.standstill}" if status.standstill else ""),
+        f"Source    {status.source}",
+        f"Encoder   {status.encoder_key}",
+        f"Scans     {status.total}: {scans.normal} normal, {scans.anomaly} anomaly; "
+        f"{status.ignored} other files ignored",
+        f"Progress  {scans.embedded} embedded, {scans.failed} failed, {scans.remaining} to go"
+        + speed_text(status, "; "),
     ]
-    if job.error:
-        lines.append(f"Error     {job.error}")
-    if job.state == JobState.DONE:
-        lines.append(f"Report    {job.report_folder}/report.html")
+    if status.error:
+        lines.append(f"Error     {status.error}")
+    if status.report:
+        lines.append(f"Report    {status.report}/report.html")
     return lines
+
+
+def job_line(status: JobStatus) -> str:
+    """The status in one line, for a list."""
+    when = status.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+    done = f"{status.finished_scans}/{status.total}"
+    state = "stalled" if status.stalled else status.state
+    return f"{status.job}  {state:<9}  {done:>13}  {when}  {status.source}"
 
 
 def result_lines(status: JobStatus) -> list[str]:
     """What a done job found, in six lines and the notes."""
-    job, progress = status.job, status.progress
-    result = job.result or {}
+    scans, result = status.scans, status.result or {}
     top = ", ".join(f"{scan['path']} ({scan['score']:.3f})" for scan in result.get("most_anomalous", []))
-    failed = f", {progress.failed} failed (failures.csv says why)" if progress.failed else ""
+    failed = f", {scans.failed} failed (failures.csv says why)" if scans.failed else ""
     lines = [
-        f"Scans           {progress.embedded} embedded: {job.normal} normal, {job.anomaly} anomaly{failed}",
-        f"Encoder         {job.encoder.key}",
+        f"Scans           {scans.embedded} embedded: {scans.normal} normal, {scans.anomaly} anomaly{failed}",
+        f"Encoder         {status.encoder_key}",
         f"AUROC           {_auroc(result)}",
-        *_other_scorers(job, result),
-        *_called(result.get("decision"), job),
+        *_other_scorers(status, result),
+        *_called(result.get("decision"), scans),
         f"Most anomalous  {top}",
-        f"Report          {job.report_folder}/report.html",
+        f"Report          {status.report}/report.html",
     ]
-    notes = [job.notes[key] for key in ("source", "encoder") if key in job.notes]
+    notes = [status.notes[key] for key in ("source", "encoder") if key in status.notes]
     return [f"Note: {note}" for note in [*notes, *result.get("warnings", [])]] + lines
 
 
-def _auroc(result: dict[str, Any]) -> str:
+def _auroc(result: Mapping[str, Any]) -> str:
     if result.get("auroc") is None:
         return "none: it takes scans of both labels, and normal scans of different content"
     interval = result.get("intervals", {}).get("auroc")  # a report of an older version has none
@@ -187,21 +267,21 @@ def _auroc(result: dict[str, Any]) -> str:
     )
 
 
-def _other_scorers(job: Job, result: dict[str, Any]) -> list[str]:
+def _other_scorers(status: JobStatus, result: Mapping[str, Any]) -> list[str]:
     measured = result.get("scorers", {})
-    others = [(name, measured.get(name, {}).get("auroc")) for name in job.scorers[1:]]
+    others = [(name, measured.get(name, {}).get("auroc")) for name in status.scorers[1:]]
     if not others:
         return []
     texts = [f"{name} {'not measured' if auroc is None else format(auroc, '.3f')}" for name, auroc in others]
     return [f"Other scorers   AUROC leave-one-out: {', '.join(texts)}"]
 
 
-def _called(decision: dict[str, Any] | None, job: Job) -> list[str]:
+def _called(decision: Mapping[str, Any] | None, scans: ScanCounts) -> list[str]:
     """What lies above the threshold, where there is one."""
     if decision is None or decision["threshold"] is None:
         return []
     called = decision["called_anomalies"]
-    totals = {"anomaly": job.anomaly, "normal": job.normal, "unlabelled": job.scans - job.anomaly - job.normal}
+    totals = {"anomaly": scans.anomaly, "normal": scans.normal, "unlabelled": scans.unlabelled}
     found = " and ".join(f"{called[group]} of {total} {group}" for group, total in totals.items() if total)
     rate = f"false-alarm rate {decision['false_alarm_rate']:g}"
     return [f"Threshold       {decision['threshold']:.4f} ({rate}): {found} above it"]
@@ -215,34 +295,9 @@ def speed_text(status: JobStatus, before: str) -> str:
     return f"{before}{status.images_per_second:.1f} images/s{eta}"
 
 
-def worker_json(worker: Worker) -> dict[str, Any]:
-    """A worker as `workers --json` has it."""
-    return {
-        "name": worker.name,
-        "state": _worker_state(worker),
-        "host": worker.host,
-        "pid": worker.pid,
-        "device": worker.device,
-        "version": worker.version,
-        "running": worker.running,
-        "started_at": worker.started_at.isoformat(),
-        "beat_at": worker.beat_at.isoformat(),
-        "stopped_at": _iso(worker.stopped_at),
-    }
-
-
-def worker_line(worker: Worker) -> str:
-    """A worker for a person."""
-    work = "works" if worker.running else "waits"
-    what = work if worker.alive else f"last heard of {worker.beat_at.astimezone():%Y-%m-%d %H:%M:%S}"
-    return f"{worker.name:<40}  {_worker_state(worker):<7}  {worker.device:<6}  {what}"
-
-
-def _worker_state(worker: Worker) -> str:
-    if worker.stopped_at is not None:
-        return "stopped"
-    return "alive" if worker.alive else "lost"
-
-
-def _iso(moment: datetime | None) -> str | None:
+def iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
+
+
+def parse_moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

@@ -11,14 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from ..models.background import repeating
-from ..models.encoders import EncoderSpec
+from ..models.encoders import AUTO, DEFAULT_ENCODER, PRECISIONS, EncoderSpec, parse_encoder
 from ..models.errors import BrokerUnreachableError, ReportError, SourceError, StoppedError, StoreUnreachableError
 from ..models.patience import patiently
-from ..models.records import DEFAULT_FALSE_ALARM_RATE, FoundScan, IgnoredFile, Job, NewJob
+from ..models.records import DEFAULT_FALSE_ALARM_RATE, FoundScan, IgnoredFile, Job, NewJob, SubmissionKey
 from ..models.reports import check_replaceable
-from ..models.scorers import DEFAULT_SCORERS, check_scorers, needs_patches
+from ..models.scorers import DEFAULT_SCORERS, check_scorers, needs_patches, parse_scorers
 from ..models.settings import Settings
 from ..models.states import Label, Priority
 from ..models.store import Store
@@ -27,6 +28,7 @@ from .discover import Folder, PathList, Source
 from .groups import Groups
 from .interrupt import sigterm_as_interrupt
 from .labels import Labels, make_labels
+from .local import suitable_precision
 
 _PART_FILES = 10_000
 """Files in one transaction: SQLite lets nobody else write meanwhile."""
@@ -55,6 +57,65 @@ class Request:
     false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
     scorers: tuple[str, ...] = DEFAULT_SCORERS
     notes: dict[str, str] = field(default_factory=dict)
+
+
+class JobOptions(TypedDict, total=False):
+    """What may be asked for beside the source, by the names that the API has for it; each has a default."""
+
+    normal: Sequence[str]
+    """Globs or sub-folders."""
+    anomaly: Sequence[str]
+    labels_file: str | Path | None
+    """A CSV file with the columns path and label."""
+    group: str | None
+    """A column of `labels_file`, or a regular expression on the path."""
+    encoder: str
+    weights: str | Path | None
+    """A checkpoint, instead of the model hub's."""
+    precision: str
+    scorers: Sequence[str]
+    batch_size: int | None
+    priority: str
+    rehash: bool
+    false_alarm_rate: float
+
+
+def make_request(
+    source: str,
+    settings: Settings,
+    device: str | None = None,
+    out: Path | None = None,
+    follow_links: bool = False,
+    **options: Unpack[JobOptions],
+) -> Request:
+    """Read what is asked for.
+
+    Raises:
+        UsageError: an option cannot be right.
+        EncoderError: `precision` is auto, and no worker is installed here that would know the device.
+    """
+    notes = {}
+    precision = options.get("precision", PRECISIONS[0])
+    if precision == AUTO:
+        # Chosen here: a job has one, whoever takes its batches.
+        precision, notes["encoder"] = suitable_precision(device or settings.device)
+    weights, labels_file = options.get("weights"), options.get("labels_file")
+    return Request(
+        source,
+        parse_encoder(options.get("encoder", DEFAULT_ENCODER), Path(weights) if weights else None, precision),
+        options.get("normal", ()),
+        options.get("anomaly", ()),
+        Path(labels_file) if labels_file else None,
+        options.get("group"),
+        out,
+        options.get("batch_size") or settings.batch_size,
+        Priority(options.get("priority", Priority.NORMAL)),
+        follow_links,
+        options.get("rehash", False),
+        options.get("false_alarm_rate", DEFAULT_FALSE_ALARM_RATE),
+        parse_scorers(",".join(options.get("scorers", DEFAULT_SCORERS))),
+        notes,
+    )
 
 
 @dataclass(frozen=True)
@@ -149,6 +210,7 @@ def store_job(
     settings: Settings,
     call: Callable[[str], object],
     stored: Callable[[str, int], None] = lambda _job, _files: None,
+    key: SubmissionKey | None = None,
 ) -> Job:
     """Write the job, in parts when it is large. Of one that is whole nothing can be lost: any worker will find it.
 
@@ -160,6 +222,7 @@ def store_job(
         settings: the settings.
         call: tells the workers of a job's batches, while the job is being written; may fail.
         stored: told after each part the job's id, and how many files are in the store.
+        key: by which the submission is recognised when it is repeated.
 
     Returns:
         The job. It is not whole if it was cancelled or failed in the meantime.
@@ -168,8 +231,9 @@ def store_job(
         StoppedError: Ctrl-C or SIGTERM; what was stored has failed.
         UsageError, SourceError: what is found now is not as it should be; what was stored has failed.
         StoreUnreachableError: the store was away for too long.
+        AlreadySubmittedError: there is a job with this key.
     """
-    job = _new_job(prepared, settings)
+    job = _new_job(prepared, settings, key)
     try:
         with sigterm_as_interrupt():
             _store_parts(prepared, job, store, settings.store_seconds, call, stored)
@@ -183,7 +247,7 @@ def store_job(
     return store.find_job(job.id)
 
 
-def _new_job(prepared: Prepared, settings: Settings) -> NewJob:
+def _new_job(prepared: Prepared, settings: Settings, key: SubmissionKey | None) -> NewJob:
     request = prepared.request
     job_id = secrets.token_hex(5)
     folder = request.out or settings.home / "reports" / job_id
@@ -200,6 +264,7 @@ def _new_job(prepared: Prepared, settings: Settings) -> NewJob:
         rehash=request.rehash,
         false_alarm_rate=request.false_alarm_rate,
         scorers=request.scorers,
+        key=key,
     )
 
 

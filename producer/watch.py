@@ -9,8 +9,7 @@ from tqdm import tqdm
 
 from ..models.patience import patiently
 from ..models.states import JobState
-from ..models.store import Store
-from .status import JobStatus, job_status, speed_text
+from .status import JobStatus, speed_text
 
 _POLL_SECONDS = 0.3
 _LINE_SECONDS = 10.0
@@ -27,8 +26,7 @@ class Display(Protocol):
 
 
 def follow(
-    store: Store,
-    job_id: str,
+    read: Callable[[], JobStatus],
     display: Display,
     store_seconds: float,
     check: Callable[[], None] = lambda: None,
@@ -37,23 +35,22 @@ def follow(
     """Wait for a job's end.
 
     Args:
-        store: the store.
-        job_id: the job.
+        read: reads its status.
         display: is told how far it is.
-        store_seconds: for how long a store that cannot be used is asked again.
+        store_seconds: for how long a store or a service that cannot be used is asked again.
         check: called between two looks; may raise to end the wait.
         hint: tell a person when no worker is running, and when the job is paused.
 
     Raises:
         JobNotFoundError: there is no such job.
-        StoreUnreachableError: the store was away for too long.
+        StoreUnreachableError, ServiceUnreachableError: the other side was away for too long.
     """
     hints = _Hints(display) if hint else None
     try:
         while True:
-            status = patiently(store_seconds, lambda: job_status(store, job_id))
+            status = patiently(store_seconds, read)
             display.update(status)
-            if status.job.state.ended:
+            if status.state.ended:
                 return status
             check()
             if hints is not None:
@@ -105,9 +102,9 @@ class _Bar:
 
     def update(self, status: JobStatus) -> None:
         if self._bar is None:
-            self._bar = tqdm(total=status.job.scans, unit="img", file=sys.stderr, dynamic_ncols=True)
-        self._bar.total = status.job.scans  # which grows while the job is being submitted
-        self._bar.set_description_str(_STAGES[status.job.state], refresh=False)
+            self._bar = tqdm(total=status.scans.total, unit="img", file=sys.stderr, dynamic_ncols=True)
+        self._bar.total = status.scans.total  # which grows while the job is being submitted
+        self._bar.set_description_str(_STAGES[status.state], refresh=False)
         self._bar.update(status.finished_scans - self._bar.n)
         self._bar.refresh()
 
@@ -127,7 +124,7 @@ class _Lines:
         self._last_at = 0.0
 
     def update(self, status: JobStatus) -> None:
-        seen = (status.job.state, status.finished_scans)
+        seen = (status.state, status.finished_scans)
         now = time.monotonic()
         new_stage = self._last is None or self._last[0] != seen[0]
         if new_stage or (self._last != seen and now - self._last_at >= _LINE_SECONDS):

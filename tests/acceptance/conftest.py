@@ -20,7 +20,11 @@ from PIL import Image
 from scanomaly.producer.sample import draw_sample
 
 COMMAND = str(Path(sys.executable).parent / "scanomaly")
-_DOCS = Path(__file__).parents[2] / "docs"
+_ROOT = Path(__file__).parents[2]
+_SCHEMAS = {
+    "status": _ROOT / "producer" / "status.schema.json",
+    "report": _ROOT / "docs" / "report.schema.json",
+}
 OFFLINE = ("--encoder", "efficientnet_lite0")
 
 
@@ -132,7 +136,7 @@ def done_job(served: Scanomaly, drawn: Path) -> tuple[Scanomaly, str]:
 
 
 def check_schema(document: dict[str, Any], name: str) -> None:
-    jsonschema.validate(document, json.loads((_DOCS / f"{name}.schema.json").read_text()))
+    jsonschema.validate(document, json.loads(_SCHEMAS[name].read_text()))
 
 
 def write_image(path: Path, size: tuple[int, int] = (64, 48), mode: str = "L") -> None:

@@ -54,7 +54,7 @@ def test_the_rooms_of_the_worker_stand_in_the_order_of_the_data() -> None:
         ("matplotlib", "worker/reporting/plots.py"),
         ("sqlalchemy", "models/"),
         ("kagglehub", "producer/datasets.py"),
-        ("click", "producer/cli.py"),
+        ("click", "producer/cli/"),
     ],
 )
 def test_a_library_has_one_place(library: str, allowed: str) -> None:
@@ -73,12 +73,14 @@ def test_only_the_settings_read_our_variables() -> None:
         if "os.environ" in file.read_text() and "SCANOMALY_" in file.read_text()
     }
     # These two set a variable for the worker that they start.
-    assert readers - {"producer/cli.py", "producer/local.py"} == {"models/settings.py"}
+    assert readers - {"producer/cli/operate.py", "producer/local.py"} == {"models/settings.py"}
 
 
 def test_the_producer_never_loads_torch() -> None:
     modules = [
-        f"scanomaly.producer.{file.stem}" for file in (ROOT / "producer").glob("*.py") if file.stem != "__init__"
+        ".".join(["scanomaly", *file.relative_to(ROOT).with_suffix("").parts])
+        for file in (ROOT / "producer").rglob("*.py")
+        if file.stem not in ("__init__", "__main__")
     ]
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -136,7 +136,7 @@ def test_nothing_is_found_the_second_time(
         file.unlink()
     with pytest.raises(SourceError, match="holds no image"):
         store_job(ready, store, settings, no_call)
-    assert all(job.state == JobState.FAILED for job in store.jobs())
+    assert all(job.state == JobState.FAILED for job in store.lists.jobs())
 
 
 def test_labels_that_contradict_each_other_the_second_time_fail_the_job(
@@ -148,7 +148,7 @@ def test_labels_that_contradict_each_other_the_second_time_fail_the_job(
     (folder / "no" / "y.png").touch()
     with pytest.raises(UsageError, match=r"no/y\.png is normal by --normal and an anomaly"):
         store_job(ready, store, settings, no_call)
-    (job,) = store.jobs()
+    (job,) = store.lists.jobs()
     assert (job.state, job.whole) == (JobState.FAILED, False)
     assert "no/y.png is normal" in str(job.error)
 
@@ -160,7 +160,7 @@ def test_ctrl_c_fails_what_is_not_whole(folder: Path, settings: Settings, store:
 
     with pytest.raises(StoppedError, match="submit it again"):
         store_job(prepared(folder, settings), store, settings, no_call, stored)
-    (job,) = store.jobs()
+    (job,) = store.lists.jobs()
     assert (job.state, job.whole) == (JobState.FAILED, False)
     assert "stopped before it was whole; submit it again" in str(job.error)
 
@@ -171,7 +171,7 @@ def test_ctrl_c_leaves_a_job_alone_that_is_whole(folder: Path, settings: Setting
 
     with pytest.raises(KeyboardInterrupt):
         store_job(prepared(folder, settings), store, settings, no_call, stored)
-    (job,) = store.jobs()
+    (job,) = store.lists.jobs()
     assert (job.state, job.whole) == (JobState.EMBEDDING, True)
 
 

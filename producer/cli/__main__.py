@@ -1,0 +1,5 @@
+"""`python -m scanomaly.producer.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,182 @@
+"""Commands that look at jobs and steer them, through the store or through the HTTP service."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from ...models.errors import UsageError
+from ...models.records import JobFilter
+from ...models.settings import Settings
+from ...models.states import JobState
+from ..documents import worker_json, worker_line
+from ..status import JobStatus, job_line
+from .options import AS_JSON, DEBUG, SERVER
+from .output import finish, open_jobs, open_store, plain, print_json, print_status, say_notes
+
+if TYPE_CHECKING:
+    from ..jobs import Jobs
+
+
+@click.command()
+@click.argument("job")
+@SERVER
+@AS_JSON
+@DEBUG
+def status(job: str, server: str | None, as_json: bool) -> int:
+    """Tell how far a job is."""
+    with open_jobs(server) as jobs:
+        print_status(jobs.status(job), as_json)
+    return 0
+
+
+@click.command()
+@click.argument("job")
+@SERVER
+@AS_JSON
+@DEBUG
+def watch(job: str, server: str | None, as_json: bool) -> int:
+    """Follow a job to its end, and see to it that its calls are not lost."""
+    from ..watch import follow, make_display
+
+    settings = Settings.from_environment()
+    with open_jobs(server) as jobs, _reconciling(settings, server):
+        job_id = jobs.status(job).job
+        ended = follow(lambda: jobs.status(job_id), make_display(), settings.store_seconds, hint=True)
+        return finish(ended, as_json, open_it=False)
+
+
+@contextmanager
+def _reconciling(settings: Settings, server: str | None) -> Iterator[None]:
+    """Nothing where a service is asked: only who has the store and the broker can send lost calls again."""
+    from ..local import reconciling_calls
+
+    if server or settings.server_url:
+        yield
+        return
+    with open_store(settings) as store, reconciling_calls(settings, store):
+        yield
+
+
+@click.command("jobs")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many, newest first.")
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice([state.value for state in JobState]), help="Only these."
+)
+@SERVER
+@AS_JSON
+@DEBUG
+def list_jobs(limit: int, states: tuple[str, ...], server: str | None, as_json: bool) -> int:
+    """List the jobs, newest first."""
+    with open_jobs(server) as jobs:
+        found = _first(jobs, JobFilter(tuple(JobState(state) for state in states)), limit)
+    if as_json:
+        print_json({"jobs": [status.to_json() for status in found]})
+        return 0
+    for status in found:
+        click.echo(plain(job_line(status)))
+    if not found:
+        click.echo("no jobs yet: `scanomaly run FOLDER` makes one", err=True)
+    return 0
+
+
+def _first(jobs: "Jobs", wanted: JobFilter, limit: int) -> list[JobStatus]:
+    from ..jobs import JOBS_PAGE
+
+    found: list[JobStatus] = []
+    after: str | None = None
+    while len(found) < limit:
+        page = jobs.jobs(wanted, min(JOBS_PAGE, limit - len(found)), after)
+        found += page.jobs
+        after = page.after
+        if after is None:
+            break
+    return found
+
+
+@click.command()
+@click.argument("job")
+@SERVER
+@AS_JSON
+@DEBUG
+def cancel(job: str, server: str | None, as_json: bool) -> int:
+    """Stop a job; what is embedded stays in the store."""
+    with open_jobs(server) as jobs:
+        print_status(jobs.cancel(job), as_json)
+    return 0
+
+
+@click.command()
+@click.argument("job")
+@SERVER
+@AS_JSON
+@DEBUG
+def retry(job: str, server: str | None, as_json: bool) -> int:
+    """Queue the scans of a job that failed again; the report will be written again."""
+    with open_jobs(server) as jobs:
+        print_status(jobs.retry(job), as_json)
+    return 0
+
+
+@click.command()
+@click.argument("job")
+@SERVER
+@AS_JSON
+@DEBUG
+def pause(job: str, server: str | None, as_json: bool) -> int:
+    """Let no more batches of a job begin; those that run are finished."""
+    with open_jobs(server) as jobs:
+        print_status(jobs.pause(job), as_json)
+    return 0
+
+
+@click.command()
+@click.argument("job", required=False)
+@SERVER
+@AS_JSON
+@DEBUG
+def resume(job: str | None, server: str | None, as_json: bool) -> int:
+    """Take up a paused job, or all work whose messages or workers were lost.
+
+    Workers do the second by themselves, within seconds; this does it now.
+    """
+    settings = Settings.from_environment()
+    if job is None:
+        if server or settings.server_url:
+            raise UsageError("name the paused job: lost work is taken up where the store is, not through a service")
+        return _resume_all(settings, as_json)
+    with open_jobs(server) as jobs:
+        print_status(jobs.resume(job), as_json)
+    return 0
+
+
+def _resume_all(settings: Settings, as_json: bool) -> int:
+    from ..local import resume as resume_work
+
+    with open_store(settings) as store:
+        sent, notes = resume_work(settings, store, None)
+    say_notes(notes)
+    print_json({"calls_sent": sent}) if as_json else click.echo(f"{sent} calls sent to the workers")
+    return 0
+
+
+@click.command()
+@click.option("--here", is_flag=True, help="Only this machine's; exit code 1 when none lives.")
+@SERVER
+@AS_JSON
+@DEBUG
+def workers(here: bool, server: str | None, as_json: bool) -> int:
+    """List the workers of the last week, and which of them live."""
+    import socket
+
+    with open_jobs(server) as jobs:
+        found = [worker for worker in jobs.workers() if not here or worker.host == socket.gethostname()]
+    if as_json:
+        print_json({"workers": [worker_json(worker) for worker in found]})
+    else:
+        for worker in found:
+            click.echo(plain(worker_line(worker)))
+        if not found:
+            click.echo("no workers yet: `scanomaly worker` starts one", err=True)
+    return 1 if here and not any(worker.alive for worker in found) else 0

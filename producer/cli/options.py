@@ -1,0 +1,103 @@
+"""The options that several commands have."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ...models.encoders import AUTO, DEFAULT_ENCODER, OFFLINE_ENCODER, PRECISIONS
+from ...models.records import DEFAULT_FALSE_ALARM_RATE
+from ...models.scorers import DEFAULT_SCORERS, SCORERS, parse_scorers
+from ...models.states import Priority
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="On an error, print the traceback too.")
+DEVICE = click.option(
+    "--device", metavar="NAME", help="cpu, cuda, cuda:1, mps; by default a GPU when there is one."
+)
+SERVER = click.option(
+    "--server",
+    metavar="URL",
+    help="Ask this service (`scanomaly serve`) instead of the store: SCANOMALY_SERVER_URL.",
+)
+OPEN = click.option("--open", "open_it", is_flag=True, help="Open the report in a browser.")
+
+
+def encoder_options(function: Function) -> Function:
+    for option in (
+        click.option("--precision", type=click.Choice([*PRECISIONS, AUTO]), default="fp32", show_default=True),
+        click.option(
+            "--weights",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="A checkpoint on this disk, instead of the model hub's.",
+        ),
+        click.option(
+            "--encoder",
+            default=DEFAULT_ENCODER,
+            show_default=True,
+            metavar="NAME",
+            help=f"An open_clip model, MODEL or MODEL/TAG; or {OFFLINE_ENCODER}, which needs no internet.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def job_options(function: Function) -> Function:
+    """What a job is made of: the same for `run` and `submit`."""
+    for option in (
+        click.option("--batch-size", type=click.IntRange(1, 10_000), help="Scans in one queue message."),
+        click.option(
+            "--priority",
+            type=click.Choice([priority.value for priority in Priority]),
+            default=Priority.NORMAL.value,
+            show_default=True,
+            help="Whose scans the workers take first.",
+        ),
+        click.option(
+            "--follow-links", is_flag=True, help="Take scans behind links that lead out of the folder too."
+        ),
+        click.option(
+            "--rehash", is_flag=True, help="Read files too whose size and time did not change since they were read."
+        ),
+        click.option(
+            "--false-alarm-rate",
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            default=DEFAULT_FALSE_ALARM_RATE,
+            show_default=True,
+            metavar="SHARE",
+            help="The share of normal scans that the report may call anomalies.",
+        ),
+        click.option(
+            "--scorer",
+            "scorers",
+            default=",".join(DEFAULT_SCORERS),
+            show_default=True,
+            metavar="NAMES",
+            callback=lambda _context, _option, names: parse_scorers(names),
+            help=f"Of {', '.join(SCORERS)}, with commas between them: the first ranks, the report compares all.",
+        ),
+        click.option("--out", type=click.Path(path_type=Path), help="The folder to write the report into."),
+        click.option(
+            "--labels",
+            "labels_file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="A CSV file with the columns path,label.",
+        ),
+        click.option(
+            "--group",
+            metavar="COLUMN|REGEX",
+            help="What scans of a patient share: a column of --labels, or a regular expression on the path.",
+        ),
+        click.option(
+            "--anomaly", multiple=True, metavar="GLOB", help="Scans known to be anomalies: a glob or a sub-folder."
+        ),
+        click.option(
+            "--normal", multiple=True, metavar="GLOB", help="Scans known to be normal: a glob or a sub-folder."
+        ),
+        encoder_options,
+    ):
+        function = option(function)
+    return function
