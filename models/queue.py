@@ -151,6 +151,22 @@ class Queue:
         except _BROKER_ERRORS as error:
             raise self._unreachable(error) from error
 
+    def depths(self) -> dict[str, int]:
+        """How many calls wait in each queue.
+
+        Raises:
+            BrokerUnreachableError: Redis does not answer.
+        """
+        try:
+            with self._app.connection_for_read() as connection:
+                channel = connection.default_channel
+                return {
+                    queue: sum(channel.client.llen(name) for name in _lists(channel, [queue]))
+                    for queue in (_EMBED_QUEUE, _AGGREGATE_QUEUE)
+                }
+        except _BROKER_ERRORS as error:
+            raise self._unreachable(error) from error
+
     def _send(self, task: str, argument: int | str, priority: Priority) -> None:
         try:
             self._app.send_task(

@@ -1,8 +1,26 @@
-"""How to tell a report's folder from any other: discovery skips one, and only one may be replaced by another."""
+"""What a report consists of, and how to tell its folder from any other.
+
+Discovery skips a report, and only a report may be replaced by another.
+"""
 
 from pathlib import Path
 
 from .errors import ReportError
+
+#: Every file that a report may consist of. What else lies in its folder was put there by a person, and stays.
+REPORT_FILES = (
+    "report.html",
+    "report.json",
+    "scores.csv",
+    "scores.parquet",
+    "failures.csv",
+    "ignored.csv",
+    "duplicates.csv",
+    "groups.csv",
+    "histogram.png",
+    "roc.png",
+    "precision_recall.png",
+)
 
 REPORT_MARKERS = ("report.json", "scores.csv")
 """A folder that holds both of these files is a report. No other rule anywhere."""

@@ -113,6 +113,17 @@ def reconciling_calls(settings: Settings, store: Store) -> AbstractContextManage
     )
 
 
+def queue_depths(settings: Settings) -> dict[str, int]:
+    """How many calls wait in each queue.
+
+    Raises:
+        BrokerUnreachableError: the broker does not answer, or is the embedded one and nobody uses it.
+    """
+    if settings.broker_url is None and not embedded_answers(settings):
+        raise BrokerUnreachableError("the embedded broker does not run: it does while a worker is running here")
+    return _queue(settings).depths()
+
+
 def _queue(settings: Settings) -> "Queue":
     from ..models.queue import Queue  # Celery: only a command that sends something pays for it
 

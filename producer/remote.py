@@ -32,6 +32,11 @@ def problem_type(kind: type[ScanomalyError]) -> str:
     return PROBLEM_PREFIX + words.strip("-").removesuffix("-error")
 
 
+def error_kind(uri: str) -> type[ScanomalyError]:
+    """The kind of error that a URI of `problem_type` names."""
+    return _KINDS.get(uri, ScanomalyError)
+
+
 class RemoteJobs:
     """Jobs, through the HTTP service. Every method raises ServiceUnreachableError when it cannot be reached.
 
@@ -170,7 +175,7 @@ class RemoteJobs:
             return NotAllowedError(detail)
         if answer.status_code in (429, 502, 503, 504) and problem.get("type", "about:blank") == "about:blank":
             return ServiceUnreachableError(detail)
-        return _KINDS.get(problem.get("type", ""), ScanomalyError)(detail)
+        return error_kind(problem.get("type", ""))(detail)
 
     def _status(self, document: Any) -> JobStatus:
         try:

@@ -1,0 +1,1 @@
+"""The HTTP service: jobs for other programs and for browsers."""

@@ -22,11 +22,12 @@ from pyarrow import parquet
 from scanomaly.models.errors import ReportError
 from scanomaly.models.records import Failure, IgnoredFile, NamedScan, OtherScores, OutlinePage, RankedScan
 from scanomaly.models.reports import is_report
+from scanomaly.models.reports import REPORT_FILES
 from scanomaly.models.states import Label
 from scanomaly.worker.reporting import ranking
 from scanomaly.worker.reporting.embedding_map import EmbeddingMap, MapPoint
 from scanomaly.worker.reporting.evaluation import evaluate
-from scanomaly.worker.reporting.files import REPORT_FILES, whole_folder
+from scanomaly.worker.reporting.files import whole_folder
 from scanomaly.worker.reporting.gallery import Looks
 from scanomaly.worker.reporting.report import (
     SCORES_COLUMNS,

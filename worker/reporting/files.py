@@ -16,22 +16,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ...models.errors import ReportError
-from ...models.reports import check_replaceable
-
-#: Every file that a report may consist of. What else lies in its folder was put there by a person, and stays.
-REPORT_FILES = (
-    "report.html",
-    "report.json",
-    "scores.csv",
-    "scores.parquet",
-    "failures.csv",
-    "ignored.csv",
-    "duplicates.csv",
-    "groups.csv",
-    "histogram.png",
-    "roc.png",
-    "precision_recall.png",
-)
+from ...models.reports import REPORT_FILES, check_replaceable
 
 _PAGE = 2000
 _ROW_GROUP = 5000

@@ -1,0 +1,85 @@
+"""Runs the service until it is told to stop."""
+
+import logging
+import socket
+
+import uvicorn
+
+from ...models.errors import UsageError
+from ...models.settings import Settings
+from .access import is_loopback
+from .app import make_app
+
+logger = logging.getLogger(__name__)
+
+_MOST_CONNECTIONS = 2000
+_STOP_SECONDS = 5
+
+
+def serve_forever(
+    settings: Settings, host: str, port: int, tls_cert: str | None = None, tls_key: str | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: the settings.
+        host: the address to listen on.
+        port: 0 takes a free one.
+        tls_cert: a certificate's file, for HTTPS.
+        tls_key: its key's file.
+
+    Raises:
+        UsageError: it would be open to other machines without a token, or cannot listen there.
+        StoreUnreachableError, SchemaError: the store cannot be used.
+    """
+    if not is_loopback(host) and settings.api_token is None:
+        raise UsageError(
+            f"{host} can be reached from other machines, which needs a token: set SCANOMALY_API_TOKEN "
+            "(`openssl rand -hex 32` makes one), or leave out --host"
+        )
+    app = make_app(settings)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    listening = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+        ssl_certfile=tls_cert,
+        ssl_keyfile=tls_key,
+    )
+    scheme = "https" if tls_cert else "http"
+    shown = f"[{host}]" if ":" in host else host
+    logger.info("serving on %s://%s:%d", scheme, shown, listening.getsockname()[1])
+    if not settings.api_roots:
+        logger.info("it takes no jobs: name folders with --root or SCANOMALY_API_ROOTS")
+    _Server(config).run(sockets=[listening])
+    logger.info("stopped")
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams before it waits for them."""
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        service = getattr(self.config.app.state, "service", None)  # type: ignore[union-attr]
+        if service is not None:
+            service.stop()
+        super().handle_exit(sig, frame)  # type: ignore[arg-type]
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host}:{port} ({error.strerror}): name another --host or --port"
+        ) from None

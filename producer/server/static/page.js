@@ -1,0 +1,35 @@
+"use strict";
+// Puts newer parts of the page in the place of older ones, as the service sends them. Without it the page shows the
+// same, as of when it was loaded.
+const ids = (node) => [...node.children].map((child) => child.id);
+
+function renew(old, fresh) {
+  if (old.isEqualNode(fresh)) return;
+  const keys = ids(fresh);
+  const sameParts = keys.length > 0 && keys.every(Boolean) && String(keys) === String(ids(old));
+  if (sameParts && old.cloneNode().isEqualNode(fresh.cloneNode())) {
+    const parts = [...fresh.children];
+    [...old.children].forEach((child, number) => renew(child, parts[number]));
+    return;
+  }
+  const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
+  const chosen = focused && document.activeElement.value;
+  old.replaceWith(fresh);
+  if (focused && document.getElementById(focused)) {
+    document.getElementById(focused).focus();
+    if (document.activeElement.tagName === "SELECT") document.activeElement.value = chosen;
+  }
+}
+
+const main = document.querySelector("[data-live]");
+const lost = document.getElementById("lost");
+const events = new EventSource(main.dataset.live);
+events.addEventListener("parts", (event) => {
+  const fresh = new DOMParser().parseFromString(event.data, "text/html").getElementById("parts");
+  renew(document.getElementById("parts"), fresh);
+});
+events.addEventListener("open", () => { lost.hidden = true; });
+events.addEventListener("error", () => {
+  lost.hidden = false;
+  if (events.readyState === EventSource.CLOSED) lost.textContent = "No connection: load the page again.";
+});

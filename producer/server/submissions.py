@@ -1,0 +1,132 @@
+"""Submissions that the service takes: only of its roots, so many a minute, each in a process of its own."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from ...models.errors import NotAllowedError, ScanomalyError, UsageError
+from ...models.settings import Settings
+from ..remote import error_kind
+
+_AT_ONCE = 4
+_LONGEST_SECONDS = 3600.0
+_STOP_SECONDS = 5.0
+_PATHS = ("source", "labels_file", "weights")
+
+
+class TooManySubmissionsError(ScanomalyError):
+    """So many jobs were submitted in the last minute that this one has to wait."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"too many jobs were submitted in the last minute: try again in {seconds:.0f} s")
+        self.seconds = seconds
+
+
+class Submissions:
+    """Takes submissions. Close it at the end: what was not whole by then has failed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._roots = settings.api_roots
+        self._limit = RateLimitItemPerMinute(settings.api_submits_per_minute)
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._processes: set[asyncio.subprocess.Process] = set()
+        self._waiting: set[asyncio.Task[str]] = set()
+
+    async def submit(self, source: str, key: str | None, options: Mapping[str, Any]) -> str:
+        """Put a job into the store. Returns its id as soon as its first part is there.
+
+        It goes on where its caller goes away.
+
+        Raises:
+            TooManySubmissionsError: it has to wait.
+            NotAllowedError: it names a file that is not below a root.
+            ScanomalyError: what `StoreJobs.submit` raises.
+        """
+        if not self._limiter.hit(self._limit):
+            reset = self._limiter.get_window_stats(self._limit).reset_time - time.time()
+            raise TooManySubmissionsError(max(1.0, reset))
+        for name in _PATHS:
+            path = source if name == "source" else options.get(name)
+            if path is not None:
+                self._check(name, path)
+        task = asyncio.create_task(self._submit({"source": source, "key": key, "options": dict(options)}))
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+        return await asyncio.shield(task)
+
+    def _check(self, name: str, path: str) -> None:
+        if not self._roots:
+            raise NotAllowedError(
+                "this service takes no jobs: start it with `scanomaly serve --root FOLDER` or SCANOMALY_API_ROOTS"
+            )
+        if not Path(path).is_absolute():
+            raise UsageError(f"{name} has to be an absolute path: {path!r} is not")
+        real = Path(os.path.realpath(path))
+        if not any(real.is_relative_to(os.path.realpath(root)) for root in self._roots):
+            roots = ", ".join(map(str, self._roots))
+            raise NotAllowedError(
+                f"{name} {path!r} is not below a folder that this service takes scans from: {roots}"
+            )
+
+    async def _submit(self, asked: Mapping[str, Any]) -> str:
+        await self._room.acquire()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "scanomaly.producer.server.submitter",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        self._processes.add(process)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(asked).encode())
+            process.stdin.close()
+            line = await asyncio.wait_for(process.stdout.readline(), _LONGEST_SECONDS)
+        except (TimeoutError, OSError):
+            line = b""
+            with suppress(ProcessLookupError):
+                process.kill()
+        asyncio.create_task(self._await_end(process)).add_done_callback(lambda _: self._room.release())
+        return _job_of(line)
+
+    async def _await_end(self, process: asyncio.subprocess.Process) -> None:
+        """The rest of a large job is stored meanwhile; what becomes of it the store knows."""
+        await process.wait()
+        self._processes.discard(process)
+
+    async def close(self) -> None:
+        """Stop what is under way; those who wait are told."""
+        processes = list(self._processes)
+        for process in processes:
+            with suppress(ProcessLookupError):
+                process.terminate()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await asyncio.gather(*(process.wait() for process in processes))
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+        await asyncio.gather(*self._waiting, return_exceptions=True)
+
+
+def _job_of(line: bytes) -> str:
+    if not line:
+        raise ScanomalyError("the submission ended without an answer: the service's log may say why")
+    answer = json.loads(line)
+    if "job" in answer:
+        job: str = answer["job"]
+        return job
+    raise error_kind(answer["type"])(answer["detail"])
