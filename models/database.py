@@ -160,8 +160,8 @@ def upsert(session: Session, table: type[DeclarativeBase]) -> Any:
     return sqlite.insert(table)
 
 
-def changed_rows(session: Session, statement: Update | Insert) -> int:
-    """Execute a statement, and say how many rows it changed or inserted."""
+def changed_rows(session: Session, statement: Update) -> int:
+    """Execute an update, and say how many rows it changed."""
     return session.connection().execute(statement).rowcount
 
 

@@ -126,7 +126,8 @@ _OPEN = (
 def _take_key(session: Session, key: SubmissionKey, job_id: str) -> None:
     values = {"key": key.key, "digest": key.digest, "job_id": job_id}
     statement = upsert(session, SubmissionKeyRow).values(values).on_conflict_do_nothing()
-    if changed_rows(session, statement) == 0:
+    # With PostgreSQL's driver an insert's count of rows says nothing.
+    if session.scalar(statement.returning(SubmissionKeyRow.key)) is None:
         raise AlreadySubmittedError()
 
 

@@ -31,12 +31,17 @@ def open_store(settings: Settings | None = None) -> Iterator["Store"]:
 @contextmanager
 def open_jobs(server: str | None) -> Iterator["Jobs"]:
     """The jobs of the service that is named, or of the store."""
-    from ..jobs import StoreJobs
-    from ..remote import RemoteJobs
-
     settings = Settings.from_environment()
     url = server or settings.server_url
-    jobs: Jobs = RemoteJobs(url, settings.api_token) if url else StoreJobs(settings, say=say_note)
+    jobs: Jobs
+    if url is not None:
+        from ..remote import RemoteJobs
+
+        jobs = RemoteJobs(url, settings.api_token)
+    else:
+        from ..jobs import StoreJobs
+
+        jobs = StoreJobs(settings, say=say_note)
     try:
         yield jobs
     finally:
