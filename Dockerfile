@@ -1,4 +1,4 @@
-# Two images: `producer` submits, polls and looks after jobs, without torch; `worker`, the default, computes too.
+# Two images: `producer` submits, polls, looks after jobs and serves them by HTTP, without torch; `worker`, the default, computes too.
 # What a change of the code invalidates comes last: torch is installed again only when the requirements change.
 
 FROM python:3.12-slim AS requirements
@@ -6,7 +6,7 @@ WORKDIR /source
 COPY pyproject.toml ./
 RUN mkdir /requirements && python -c "import tomllib; \
 project = tomllib.load(open('pyproject.toml', 'rb'))['project']; extras = project['optional-dependencies']; \
-print(*project['dependencies'], *extras['postgres'], sep='\n', file=open('/requirements/producer.txt', 'w')); \
+print(*project['dependencies'], *extras['postgres'], *extras['server'], sep='\n', file=open('/requirements/producer.txt', 'w')); \
 print(*extras['worker'], *extras['offline'], sep='\n', file=open('/requirements/worker.txt', 'w'))"
 COPY constraints.txt /requirements/
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import aggregate, batches, embedding, precision, scaling, startup, submit
+from . import aggregate, batches, embedding, precision, scaling, service, startup, submit
 from .table import RESULTS, Row, save, table
 
 _IMAGES = Path(__file__).parents[2] / "shared" / "data" / "brain-mri"
@@ -58,6 +58,10 @@ def _scaling(options: argparse.Namespace) -> Iterator[Row]:
     yield from scaling.rows(options.sleepers, options.sleep, 1)
 
 
+def _service(options: argparse.Namespace) -> Iterator[Row]:
+    yield from service.rows(options.scans, options.clients, options.window, options.rounds)
+
+
 def _startup(options: argparse.Namespace) -> Iterator[Row]:
     yield from startup.rows(options.images, 2 * options.rounds)
 
@@ -76,6 +80,7 @@ GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "submit": _submit,
     "aggregate": _aggregate,
     "scaling": _scaling,
+    "service": _service,
     "startup": _startup,
 }
 
@@ -97,6 +102,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--vectors", type=_numbers, default=[100_000, 1_000_000], help="of a job to be scored")
     parser.add_argument("--sleepers", type=int, default=3200, help="scans for the encoder that sleeps")
     parser.add_argument("--sleep", type=float, default=0.02, help="its seconds for each")
+    parser.add_argument("--scans", type=int, default=100_000, help="of the job that clients ask for")
+    parser.add_argument("--clients", type=int, default=200, help="who ask for it, once a second each")
+    parser.add_argument("--window", type=float, default=20.0, help="seconds in which they do, or do not")
     parser.add_argument("--model", default="ViT-B-32", help="of open_clip; its weights are drawn")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for the file with the results")
     options = parser.parse_args(arguments)

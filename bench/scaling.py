@@ -3,16 +3,12 @@
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 from tests.chaos.campaign import ENCODER
 from tests.chaos.world import PLUGIN
 
 from .table import Row, row_of_rounds
-from .world import scanomaly
+from .world import draw_small, scanomaly
 
 WORKERS = (1, 2, 4)
 _BATCH = 32
@@ -44,20 +40,10 @@ def _embed(workers: int, scans: int, scan_seconds: float) -> float:
     search = os.pathsep.join([str(PLUGIN), os.environ.get("PYTHONPATH", "")])
     variables = {"PYTHONPATH": search, "CHAOS_SCAN_SECONDS": str(scan_seconds), "OMP_NUM_THREADS": "1"}
     with scanomaly(**variables, SCANOMALY_DEVICE="cpu") as here:
-        warm = _draw(here.home / "warm", 8 * _BATCH * workers, seed=1)
-        folder = _draw(here.home / "scans", scans, seed=2)
+        warm = draw_small(here.home / "warm", 8 * _BATCH * workers, seed=1)
+        folder = draw_small(here.home / "scans", scans, seed=2)
         with here.workers(workers):
             while (here.home / "worker.log").read_text().count(_READY) < workers:
                 time.sleep(_LOOK_SECONDS)
             here.job(warm, "--encoder", ENCODER, "--batch-size", str(_BATCH))
             return here.job(folder, "--encoder", ENCODER, "--batch-size", str(_BATCH)).seconds
-
-
-def _draw(folder: Path, count: int, seed: int) -> Path:
-    """Small pictures, each with another content."""
-    random = np.random.default_rng(seed)
-    for number in range(count):
-        path = folder / ("no", "yes")[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
-    return folder

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -14,6 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 _COMMAND = str(Path(sys.executable).parent / "scanomaly")
 _LOOK_SECONDS = 0.2
@@ -63,6 +67,23 @@ class Scanomaly:
                 for worker in started:
                     worker.wait()
 
+    @contextmanager
+    def service(self, *options: str) -> Iterator[str]:
+        """The HTTP service, for a while; yields its URL."""
+        log = self.home / "serve.log"
+        with open(log, "wb") as file:
+            command = [_COMMAND, "serve", "--port", "0", *options]
+            process = subprocess.Popen(command, env=self.environment, stdout=file, stderr=file)
+        try:
+            while (found := re.search(r"serving on (\S+)", log.read_text())) is None:
+                if process.poll() is not None:
+                    raise RuntimeError(f"the service does not start:\n{log.read_text()}")
+                time.sleep(_LOOK_SECONDS)
+            yield found[1]
+        finally:
+            process.terminate()
+            process.wait()
+
     def job(self, folder: Path, *options: str) -> "Done":
         """Submit a folder to the workers, and wait until its job is done."""
         job = json.loads(self.call("submit", folder, "--json", *options))["job"]
@@ -95,3 +116,14 @@ def scanomaly(**variables: str) -> Iterator[Scanomaly]:
         yield Scanomaly(home, inherited | {"SCANOMALY_HOME": str(home)} | variables)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def draw_small(folder: Path, count: int, seed: int) -> Path:
+    """Draw small pictures, each with another content."""
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        path = folder / ("no", "yes")[number % 2] / str(number // 1000) / f"{number}.png"
+        if number % 1000 < 2:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    return folder

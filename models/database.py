@@ -10,7 +10,6 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
-    Insert,
     Update,
     create_engine,
     event,

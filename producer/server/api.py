@@ -136,8 +136,8 @@ async def status(
 @router.get(
     "/jobs/{job}/events",
     tags=["jobs"],
-    response_class=EventSourceResponse,
-    responses=answers({200: {"description": "Server-sent events."}}, 404),
+    response_class=Response,  # FastAPI would write the events itself, each of its own JSON
+    responses=answers({200: {"description": "Server-sent events.", "content": {"text/event-stream": {}}}}, 404),
 )
 async def events(request: Request, job: JobId) -> Response:
     """Follow a job: an event `status` with its JSON each time that it changes, and `end` when it has ended."""

@@ -1,6 +1,8 @@
 """Runs the service until it is told to stop."""
 
 import logging
+import os
+import signal
 import socket
 
 import uvicorn
@@ -66,13 +68,15 @@ def serve_forever(
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams before it waits for them."""
+    """Ends the streams before it waits for them, and ends well when it is told to stop."""
 
     def handle_exit(self, sig: int, frame: object) -> None:
+        # Not uvicorn's own, which raises the signal again at the end.
         service = getattr(self.config.app.state, "service", None)  # type: ignore[union-attr]
         if service is not None:
             service.stop()
-        super().handle_exit(sig, frame)  # type: ignore[arg-type]
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -80,6 +84,6 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host}:{port} ({error.strerror}): name another --host or --port"
-        ) from None
+        # Python's own text of some repeats the address.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise UsageError(f"cannot listen on {host}:{port} ({reason}): name another --host or --port") from None

@@ -10,7 +10,7 @@ from scanomaly.models.settings import Settings
 from .files import compose, stages
 from .servers import RedisServer
 
-OURS = ("worker", "worker-gpu", "producer")
+OURS = ("worker", "worker-gpu", "producer", "api")
 WORKERS = ("worker", "worker-gpu")
 
 
@@ -32,6 +32,7 @@ def test_one_command_starts_the_servers_and_a_worker_on_the_processor(services: 
     }
     assert services["worker-gpu"]["profiles"] == ["gpu"]
     assert services["producer"]["profiles"] == ["cli"]
+    assert services["api"]["profiles"] == ["api"]
     devices = services["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
     assert services["worker-gpu"]["command"] == ["worker", "--device", "cuda:0"]
@@ -40,12 +41,15 @@ def test_one_command_starts_the_servers_and_a_worker_on_the_processor(services: 
 
 
 def test_a_service_can_be_scaled_and_opens_no_port(services: dict[str, Any]) -> None:
+    # But for HTTP's, and that to this machine alone.
+    services = {name: dict(service) for name, service in services.items()}
+    assert services["api"].pop("ports") == ["127.0.0.1:8321:8321"]
     for service in services.values():
         assert not {"container_name", "hostname", "ports", "network_mode"} & service.keys()
 
 
 def test_the_targets_are_those_of_the_dockerfile(services: dict[str, Any]) -> None:
-    for name, target in zip(OURS, ("worker", "worker", "producer"), strict=True):
+    for name, target in zip(OURS, ("worker", "worker", "producer", "producer"), strict=True):
         assert services[name]["build"]["target"] == target
         assert target in stages()
         assert services[name]["image"] == f"scanomaly-{target}"
@@ -58,10 +62,10 @@ def test_a_worker_may_end_its_batch_before_it_is_killed(services: dict[str, Any]
 
 
 def test_all_that_runs_for_long_starts_again_and_says_how_it_is(services: dict[str, Any]) -> None:
-    for name in ("redis", "postgres", *WORKERS):
+    for name in ("redis", "postgres", "api", *WORKERS):
         assert services[name]["restart"] == "unless-stopped"
         assert services[name]["logging"]["options"]["max-size"]
-    for name in ("redis", "postgres"):
+    for name in ("redis", "postgres", "api"):
         assert services[name]["healthcheck"]["test"]
     for name in OURS:
         assert services[name]["depends_on"] == {

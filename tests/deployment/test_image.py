@@ -63,7 +63,7 @@ def test_the_producer_is_without_torch_and_every_version_is_the_tested_one(tmp_p
         name: (tmp_path / "out" / f"{name}.txt").read_text().splitlines() for name in ("producer", "worker")
     }
     extras = PROJECT["project"]["optional-dependencies"]
-    assert requirements["producer"] == PROJECT["project"]["dependencies"] + extras["postgres"]
+    assert requirements["producer"] == PROJECT["project"]["dependencies"] + extras["postgres"] + extras["server"]
     assert requirements["worker"] == extras["worker"] + extras["offline"]
 
     installs = [run for run in stages()["producer"].all("RUN") if "pip install" in run]
