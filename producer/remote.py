@@ -22,6 +22,11 @@ _ANSWER_SECONDS = 60.0
 _SUBMIT_SECONDS = 3600.0
 """A submission is answered when its source was looked through."""
 _MOST_KEPT = 1000
+_URL_ERRORS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+)
 
 PROBLEM_PREFIX = "urn:scanomaly:"
 
@@ -151,7 +156,7 @@ class RemoteJobs:
             return self._session.request(
                 method, self._url + path, timeout=(_CONNECT_SECONDS, timeout), allow_redirects=False, **options
             )
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError):
+        except (*_URL_ERRORS, UnicodeError):
             raise UsageError(f"{self._name!r} is not the URL of a service such as http://127.0.0.1:8321") from None
         except requests.RequestException as error:
             raise ServiceUnreachableError(

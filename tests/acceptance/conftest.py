@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -79,6 +80,26 @@ class Scanomaly:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             process.wait(timeout=60)
+
+    @contextmanager
+    def serving(self, *options: str | Path) -> Iterator[str]:
+        """The HTTP service, while the block runs; yields its URL."""
+        log = self.home / "serve.log"
+        with open(log, "w") as file:
+            command = [COMMAND, "serve", "--port", "0", *map(str, options)]
+            process = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stderr=file)
+        try:
+            deadline = time.monotonic() + 60
+            while (found := re.search(r"serving on (\S+)", log.read_text())) is None:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+            yield found[1]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(timeout=30)
+        assert code == 0, log.read_text()
+        assert "Traceback" not in log.read_text(), log.read_text()
 
     def wait(self, job: str, until: Callable[[dict[str, Any]], bool], seconds: float = 120) -> dict[str, Any]:
         """Poll a job, as another program would."""
