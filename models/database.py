@@ -30,6 +30,16 @@ SCHEMA_VERSION = "0009"
 BINARY = "scanomaly_binary"
 """Execution option: PostgreSQL sends the rows in its binary format. As text, a vector is twice as long."""
 
+_CONNECTION = {
+    "connect_timeout": 5,
+    # A server that vanished without a word counts as lost after so long, and is not waited for for ever.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""libpq's own names; what a store's URL says goes before."""
+
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
 # Any number, as long as every Scanomaly uses the same one.
@@ -189,7 +199,8 @@ def _engine(url: str) -> Engine:
 
 
 def _postgres_engine(url: URL) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+    own = {name: value for name, value in _CONNECTION.items() if name not in url.query}
+    engine = create_engine(url, pool_pre_ping=True, connect_args=own)
 
     @event.listens_for(engine, "before_cursor_execute")
     def _choose_format(_connection: Any, cursor: Any, _sql: str, _values: Any, context: Any, _many: bool) -> None:

