@@ -85,10 +85,13 @@ def is_loopback(host: str) -> bool:
 def made_elsewhere(headers: Mapping[str, str]) -> bool:
     """Whether a browser says that a page of another site made the request.
 
-    All browsers say so of a POST (Origin); newer ones say it in a word (Sec-Fetch-Site). Programs say neither.
+    Newer ones say it in a word (Sec-Fetch-Site), if the connection is safe or local; all say it of a POST (Origin).
+    Programs say neither.
     """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if site is not None and site not in ("same-origin", "none"):
+    if site == "same-origin":
+        return False
+    if site not in (None, "none"):
         return True
     return origin is not None and origin.partition("://")[2] != headers.get("host")
 

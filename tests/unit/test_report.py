@@ -21,8 +21,7 @@ from pyarrow import parquet
 
 from scanomaly.models.errors import ReportError
 from scanomaly.models.records import Failure, IgnoredFile, NamedScan, OtherScores, OutlinePage, RankedScan
-from scanomaly.models.reports import is_report
-from scanomaly.models.reports import REPORT_FILES
+from scanomaly.models.reports import REPORT_FILES, is_report
 from scanomaly.models.states import Label
 from scanomaly.worker.reporting import ranking
 from scanomaly.worker.reporting.embedding_map import EmbeddingMap, MapPoint

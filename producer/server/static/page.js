@@ -21,15 +21,26 @@ function renew(old, fresh) {
   }
 }
 
-const main = document.querySelector("[data-live]");
+const url = document.querySelector("[data-live]").dataset.live;
 const lost = document.getElementById("lost");
-const events = new EventSource(main.dataset.live);
-events.addEventListener("parts", (event) => {
-  const fresh = new DOMParser().parseFromString(event.data, "text/html").getElementById("parts");
-  renew(document.getElementById("parts"), fresh);
+let events = null;
+
+function follow() {
+  events = new EventSource(url);
+  events.addEventListener("parts", (event) => {
+    const fresh = new DOMParser().parseFromString(event.data, "text/html").getElementById("parts");
+    renew(document.getElementById("parts"), fresh);
+  });
+  events.addEventListener("open", () => { lost.hidden = true; });
+  events.addEventListener("error", () => {
+    lost.hidden = false;
+    if (events.readyState === EventSource.CLOSED) lost.textContent = "No connection: load the page again.";
+  });
+}
+
+// A browser has six connections to a service at most: a page that nobody sees holds none.
+document.addEventListener("visibilitychange", () => {
+  if (events) events.close();
+  if (!document.hidden) follow();
 });
-events.addEventListener("open", () => { lost.hidden = true; });
-events.addEventListener("error", () => {
-  lost.hidden = false;
-  if (events.readyState === EventSource.CLOSED) lost.textContent = "No connection: load the page again.";
-});
+if (!document.hidden) follow();
