@@ -1,6 +1,6 @@
 """Commands that look at jobs and steer them, through the store or through the HTTP service."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -95,40 +95,33 @@ def _first(jobs: "Jobs", wanted: JobFilter, limit: int) -> list[JobStatus]:
     return found
 
 
-@click.command()
-@click.argument("job")
-@SERVER
-@AS_JSON
-@DEBUG
-def cancel(job: str, server: str | None, as_json: bool) -> int:
-    """Stop a job; what is embedded stays in the store."""
-    with open_jobs(server) as jobs:
-        print_status(jobs.cancel(job), as_json)
-    return 0
+def _steering(name: str, words: str, steer: Callable[["Jobs", str], JobStatus]) -> click.Command:
+    """A command that does one thing with a job, and shows what became of it."""
+
+    @click.command(name, help=words)
+    @click.argument("job")
+    @SERVER
+    @AS_JSON
+    @DEBUG
+    def command(job: str, server: str | None, as_json: bool) -> int:
+        with open_jobs(server) as jobs:
+            print_status(steer(jobs, job), as_json)
+        return 0
+
+    return command
 
 
-@click.command()
-@click.argument("job")
-@SERVER
-@AS_JSON
-@DEBUG
-def retry(job: str, server: str | None, as_json: bool) -> int:
-    """Queue the scans of a job that failed again; the report will be written again."""
-    with open_jobs(server) as jobs:
-        print_status(jobs.retry(job), as_json)
-    return 0
-
-
-@click.command()
-@click.argument("job")
-@SERVER
-@AS_JSON
-@DEBUG
-def pause(job: str, server: str | None, as_json: bool) -> int:
-    """Let no more batches of a job begin; those that run are finished."""
-    with open_jobs(server) as jobs:
-        print_status(jobs.pause(job), as_json)
-    return 0
+cancel = _steering("cancel", "Stop a job; what is embedded stays in the store.", lambda jobs, job: jobs.cancel(job))
+retry = _steering(
+    "retry",
+    "Queue the scans of a job that failed again; the report will be written again.",
+    lambda jobs, job: jobs.retry(job),
+)
+pause = _steering(
+    "pause",
+    "Let no more batches of a job begin; those that run are finished.",
+    lambda jobs, job: jobs.pause(job),
+)
 
 
 @click.command()

@@ -1,11 +1,15 @@
 """`/api/v1`: jobs for other programs."""
 
+import os
+import pathlib
+import stat
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Body, Header, Path, Query, Request
 from fastapi.sse import EventSourceResponse, format_sse_event
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, JSONResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
 
 from ...models.errors import ReportError
 from ...models.records import JobFilter, ScanFilter
@@ -52,6 +56,7 @@ _WORDS = {
     408: "The body did not come in time.",
     409: "The job's state does not allow that.",
     413: "The body is too large.",
+    416: "There is no such range.",
     421: "Without a token the service answers on this machine only.",
     422: "What is asked for cannot be right.",
     429: "Too many submissions: `Retry-After` says when to try again.",
@@ -241,16 +246,17 @@ async def report(request: Request, job: JobId) -> Response:
     """List the files of a job's report."""
     service = service_of(request)
     folder = await service.do(lambda: service.jobs.report_folder(job))
-    files = [folder / name for name in REPORT_FILES if _is_file(folder / name)]
+    found = ((name, _look(folder / name)) for name in REPORT_FILES)
+    files = [
+        {"name": name, "bytes": info.st_size, "url": f"/api/v1/jobs/{job}/report/{name}"}
+        for name, info in found
+        if info is not None
+    ]
     if not files:
         raise ReportError(
             f"there is no report of job {job} on this machine: it is not done, or was written elsewhere"
         )
-    listed = [
-        {"name": file.name, "bytes": file.stat().st_size, "url": f"/api/v1/jobs/{job}/report/{file.name}"}
-        for file in files
-    ]
-    return JSONResponse({"files": listed})
+    return JSONResponse({"files": files})
 
 
 @router.get(
@@ -261,13 +267,13 @@ async def report(request: Request, job: JobId) -> Response:
         {
             200: {
                 "description": "The file.",
-                "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
+                "content": {"*/*": {}},  # no schema: it is no JSON, or one of its own
             },
             206: {"description": "A range of it."},
             304: {"description": "It is as it was."},
-            416: {"description": "There is no such range."},
         },
         404,
+        416,
     ),
 )
 async def report_file(
@@ -280,20 +286,39 @@ async def report_file(
     service = service_of(request)
     folder = await service.do(lambda: service.jobs.report_folder(job))
     # Only names that a report may have: no path that is asked for reaches the disk.
-    if name not in REPORT_FILES or not _is_file(folder / name):
-        return Problem(404, f"the report of job {job} has no such file on this machine")
     file = folder / name
-    info = file.stat()
+    info = _look(file) if name in REPORT_FILES else None
+    if info is None:
+        return Problem(404, f"the report of job {job} has no such file on this machine")
     etag = f'"{info.st_mtime_ns:x}-{info.st_size:x}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache", "Content-Security-Policy": _REPORT_POLICY}
     if if_none_match is not None and etag in if_none_match:
         return Response(status_code=304, headers=headers)
-    return FileResponse(file, headers=headers, stat_result=info)
+    return _File(file, headers=headers, stat_result=info)
 
 
-def _is_file(path: Any) -> bool:
-    """A file, and no link: who can write into a report's folder must not show others a file from elsewhere."""
-    return path.is_file() and not path.is_symlink()
+class _File(FileResponse):
+    """Answers as the rest does where there is no such range; one that makes no sense is as good as none."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []
+        except RangeNotSatisfiable:
+            raise HTTPException(
+                416, f"the file has {file_size} bytes", {"Content-Range": f"bytes */{file_size}"}
+            ) from None
+
+
+def _look(path: pathlib.Path) -> os.stat_result | None:
+    """What there is of a file, and no link: who can write a report's folder must not show what is elsewhere."""
+    try:
+        info = path.lstat()
+    except OSError:  # gone too, while another takes its place
+        return None
+    return info if stat.S_ISREG(info.st_mode) else None
 
 
 @router.get("/workers", tags=["operation"], responses=answers({200: {"model": schemas.WorkerList}}))

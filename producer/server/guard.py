@@ -9,28 +9,17 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .access import Access, Role, is_loopback, made_elsewhere
-from .problems import Problem
+from .problems import HEADERS, Problem
 
 MOST_BYTES = 256 * 1024
 """Of the body of a request: a submission names a folder, it does not bring it."""
+_MOST_DISCARDED = 16 * 1024 * 1024
+"""Of a body that is too large: who is cut off while sending does not hear why."""
 _BODY_SECONDS = 30.0
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/static/style.css", "/static/page.js"})
 """For those without a token too."""
-
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-}
 
 
 class Guard:
@@ -48,7 +37,7 @@ class Guard:
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -110,13 +99,21 @@ async def _read(receive: Receive) -> bytes | Response:
                     return Response(status_code=400)
                 part = message.get("body", b"")
                 left -= len(part)
-                if left < 0:
-                    return Problem(413, f"a request may have {MOST_BYTES} bytes", headers={"Connection": "close"})
-                parts.append(part)
-                if not message.get("more_body", False):
-                    return b"".join(parts)
+                last = not message.get("more_body", False)
+                if left < 0 and (last or left < -_MOST_DISCARDED):
+                    return _too_large()
+                if left >= 0:
+                    parts.append(part)
+                    if last:
+                        return b"".join(parts)
     except TimeoutError:
+        if left < 0:
+            return _too_large()
         return Problem(408, f"the body did not come within {_BODY_SECONDS:.0f} s", headers={"Connection": "close"})
+
+
+def _too_large() -> Problem:
+    return Problem(413, f"a request may have {MOST_BYTES} bytes", headers={"Connection": "close"})
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -92,7 +92,7 @@ async def submit(
     if scorer.strip():
         options["scorers"] = [scorer.strip()]
     try:
-        job = await service.submissions.submit(source.strip(), key or None, options)
+        job = await service.submissions.submit(source.strip(), key if key.isalnum() else None, options)
     except ScanomalyError as error:
         given = {"source": source, "normal": normal, "encoder": encoder, "scorer": scorer}
         return await _index(request, None, None, problem_of(error).status_code, str(error), given)

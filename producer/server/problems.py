@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from ...models.errors import (
     BrokerUnreachableError,
@@ -39,6 +40,20 @@ _STATUS: tuple[tuple[type[ScanomalyError], int], ...] = (
     (TooManySubmissionsError, 429),
 )
 _WHAT_IS_ASKED_FOR = 422
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+}
+"""Those of every answer: `Guard` adds them, but not to what is answered around it."""
 
 
 class Problem(Response):
@@ -91,13 +106,25 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Problem:
-        details = {
-            404: f"there is nothing at {request.url.path}: /openapi.json lists what there is",
-            405: f"{request.method} is not for {request.url.path}",
-        }
+        if error.status_code == 400:  # FastAPI's, of a body that is no text; of one that is no JSON it says 422
+            return Problem(_WHAT_IS_ASKED_FOR, "the request is not as it should be: its body cannot be read")
+        if error.status_code == 405:
+            detail = f"{request.method} is not for {request.url.path}"
+            return Problem(405, detail, headers={"Allow": _methods(request)})
+        details = {404: f"there is nothing at {request.url.path}: /openapi.json lists what there is"}
         return Problem(error.status_code, details.get(error.status_code, str(error.detail)), headers=error.headers)
 
     @app.exception_handler(Exception)
     async def internal(request: Request, error: Exception) -> Problem:
         logger.error("internal error at %s %s", request.method, request.url.path, exc_info=error)
-        return Problem(500, "internal error: the service's log says more")
+        return Problem(500, "internal error: the service's log says more", headers=HEADERS)
+
+
+def _methods(request: Request) -> str:
+    """What a path takes: the router names only what the first of its routes does."""
+
+    def takes(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] == Match.FULL for route in request.app.routes)
+
+    return ", ".join(filter(takes, ("GET", "HEAD", "POST")))

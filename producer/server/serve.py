@@ -11,6 +11,7 @@ from ...models.errors import UsageError
 from ...models.settings import Settings
 from .access import is_loopback
 from .app import make_app
+from .protocol import BoundedProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def serve_forever(
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -65,6 +66,8 @@ def serve_forever(
         logger.info("it takes no jobs: name folders with --root or SCANOMALY_API_ROOTS")
     _Server(config).run(sockets=[listening])
     logger.info("stopped")
+    logging.shutdown()
+    os._exit(0)  # Python would wait for a thread that waits for a database, for as long as that does not answer
 
 
 class _Server(uvicorn.Server):

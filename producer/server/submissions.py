@@ -70,13 +70,15 @@ class Submissions:
             raise NotAllowedError(
                 "this service takes no jobs: start it with `scanomaly serve --root FOLDER` or SCANOMALY_API_ROOTS"
             )
-        if not Path(path).is_absolute():
+        if not Path(path).is_absolute() or "\0" in path:
             raise UsageError(f"{name} has to be an absolute path: {path!r} is not")
-        real = Path(os.path.realpath(path))
-        if not any(real.is_relative_to(os.path.realpath(root)) for root in self._roots):
-            roots = ", ".join(map(str, self._roots))
+        # What follows a link with .. is one place to the system, and another to who shortens the path first.
+        real = {Path(os.path.realpath(path)), Path(os.path.realpath(os.path.abspath(path)))}
+        roots = [os.path.realpath(root) for root in self._roots]
+        if not all(any(place.is_relative_to(root) for root in roots) for place in real):
+            named = ", ".join(map(str, self._roots))
             raise NotAllowedError(
-                f"{name} {path!r} is not below a folder that this service takes scans from: {roots}"
+                f"{name} {path!r} is not below a folder that this service takes scans from: {named}"
             )
 
     async def _submit(self, asked: Mapping[str, Any]) -> str:

@@ -6,16 +6,21 @@ A JSON object comes on standard input; on standard output goes a line {"job": ID
 """
 
 import json
+import resource
 import sys
 from typing import Any
 
-from ...models.errors import ScanomalyError
+from ...models.errors import ScanomalyError, UsageError
 from ...models.settings import Settings
 from ..jobs import StoreJobs
 from ..remote import problem_type
 
+_MOST_CPU_SECONDS = 600
+
 
 def main() -> int:
+    # A million files take ten seconds. Whatever needs so much more never ends.
+    resource.setrlimit(resource.RLIMIT_CPU, (_MOST_CPU_SECONDS, _MOST_CPU_SECONDS))
     asked: dict[str, Any] = json.load(sys.stdin)
     told = False
 
@@ -32,6 +37,10 @@ def main() -> int:
     except ScanomalyError as error:
         _write({"type": problem_type(type(error)), "detail": str(error)})
         return error.exit_code
+    except (OSError, OverflowError, ValueError) as error:
+        # A name that is too long for a file, a number too large for a pattern: the system's own words say it.
+        _write({"type": problem_type(UsageError), "detail": f"what is asked for cannot be right: {error}"})
+        return UsageError.exit_code
     return 0
 
 

@@ -41,3 +41,9 @@ def test_submission_is_measured(tmp_path: Path) -> None:
     rows = bench(tmp_path, "submit", "--files", "2000")
     assert len(rows) == 8
     assert all(row["measured"] > 0 and row["limit"] > 0 for row in rows)
+
+
+def test_the_service_is_measured(tmp_path: Path) -> None:
+    rows = bench(tmp_path, "service", "--scans", "3000", "--clients", "5", "--window", "2", "--rounds", "1")
+    assert len(rows) == 3
+    assert all(row["measured"] > 0 and row["limit"] > 0 for row in rows)
