@@ -62,9 +62,10 @@ def make_celery(settings: Settings) -> Celery:
         # supervisor: one that holds a message for ever when its child dies between being handed it and saying so.
         worker_pool="threads",
         worker_concurrency=BATCHES_AT_ONCE,
-        # Looked for by the supervisor, which is the parent, not by one more timer in here.
-        worker_enable_remote_control=False,
-        worker_send_task_events=False,
+        # For Celery's own tools, `celery inspect` and Flower. Nothing of ours asks them: the store knows.
+        worker_enable_remote_control=True,
+        # Always: who is started without them cannot be told to send them. Redis drops them while nobody listens.
+        worker_send_task_events=True,
         # The tasks are the only thing that writes to the log.
         worker_hijack_root_logger=False,
         # For ever: the broker may come back at any time, and the jobs wait in the store.

@@ -12,6 +12,7 @@ from ..models.errors import ScanomalyError
 from ..models.settings import Settings
 from .hearing import give_signs
 from .lifeline import stop_with_stdin
+from .pulse import give_pulse
 
 CANNOT_WORK = 78
 """The exit code that says: another start would end like this one (EX_CONFIG of sysexits.h)."""
@@ -35,6 +36,7 @@ def main() -> int:
     from .app import app
 
     give_signs(options.signs)
+    give_pulse()
     command = ["worker", "--hostname", f"scanomaly@{options.name}", "--loglevel", options.loglevel]
     app.worker_main([*command, "--without-gossip", "--without-mingle", "--without-heartbeat", *celery_options])
     return 0
