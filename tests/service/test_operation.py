@@ -1,11 +1,14 @@
 """What an operator asks the service: what it counts, whether it is ready, and what it does when others are away."""
 
 import re
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,7 +17,7 @@ from scanomaly.models.settings import Settings
 from scanomaly.models.store import Store
 from scanomaly.producer.server.metrics import make_registry
 
-from ..acceptance.conftest import Scanomaly
+from ..acceptance.conftest import COMMAND, OFFLINE, Scanomaly, nothing_is_left
 from ..chaos.servers import Postgres
 from ..contract.test_lists import add, embed
 from ..deployment.servers import RedisServer
@@ -161,3 +164,39 @@ def test_it_says_where_it_serves_and_ends_well(home: Path) -> None:
         port = service.url.rpartition(":")[2]
         line = taken("serve", "--port", port, code=2).stderr
         assert line.endswith("(Address already in use): name another --host or --port\n")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """So many files that they come in parts, and take a second or two."""
+    folder = tmp_path_factory.mktemp("many") / "no"
+    for number in range(100_000):
+        if number % 1000 == 0:
+            (folder / f"{number}").mkdir(parents=True)
+        open(f"{folder}/{number // 1000 * 1000}/{number}.png", "x").close()  # `Path.touch` takes twice as long
+    return folder.parent
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_submission_outlives_a_service_that_is_killed_and_ends_with_one_that_is_stopped(
+    home: Path, many: Path, number: signal.Signals
+) -> None:
+    user = Scanomaly(home)
+    log = home / "serve.log"
+    command = [COMMAND, "serve", "--port", "0", "--root", str(many)]
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, env=user.environment, stdin=subprocess.DEVNULL, stderr=file)
+    wait(lambda: "serving on" in log.read_text(), "it does not start")
+    (url,) = re.findall(r"serving on (\S+)", log.read_text())
+    body = {"source": str(many), "encoder": OFFLINE[1]}
+    document = requests.post(f"{url}/api/v1/jobs", json=body, timeout=60).json()
+    assert document["submitting"]
+    process.send_signal(number)
+    process.wait(20)
+    status = user.wait(document["job"], lambda status: not status["submitting"], seconds=60)
+    if number == signal.SIGKILL:
+        assert (status["state"], status["scans"]["total"]) == ("embedding", 100_000)
+    else:
+        assert (status["state"], status["scans"]["total"] < 100_000) == ("failed", True)
+        assert "its submission was stopped before it was whole; submit it again" in status["error"]
+    assert nothing_is_left(home)
