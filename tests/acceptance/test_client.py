@@ -169,7 +169,7 @@ def test_a_service_that_is_not_there_or_not_ours_is_told(home: Path, url: str) -
     assert "is not the URL of a service" in user("status", "x", "--server", "nonsense", code=2).stderr
     with pytest.raises(ServiceUnreachableError):
         Client("http://127.0.0.1:1").status("x")
-    with pytest.raises(ScanomalyError, match="404"):
+    with pytest.raises(ScanomalyError, match="there is nothing at /elsewhere"):
         Client(f"{url}/elsewhere").status("x")
 
 

@@ -114,6 +114,12 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def stands_still(pid: int) -> bool:
+    """Whether all threads of a process are stopped."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 @contextmanager
 def submitting(user: Scanomaly, folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A job whose submitter stands still, with some of it stored. It goes on after the block."""
@@ -124,6 +130,8 @@ def submitting(user: Scanomaly, folder: Path) -> Iterator[tuple[str, subprocess.
                 assert process.poll() is None
             while True:
                 process.send_signal(signal.SIGSTOP)
+                while not stands_still(process.pid):  # which takes a moment
+                    time.sleep(0.001)
                 try:
                     connection.execute("BEGIN IMMEDIATE")
                     connection.execute("ROLLBACK")
