@@ -3,13 +3,16 @@
 All HTML is made here. The script only puts newer parts of a page in the place of older ones.
 """
 
+import re
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import PurePosixPath
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Form, Path, Query, Request
 from fastapi.sse import EventSourceResponse, format_sse_event
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -18,8 +21,9 @@ from ...models.errors import JobNotFoundError, ScanomalyError
 from ...models.records import JobFilter, ScanFilter
 from ...models.reports import REPORT_FILES
 from ...models.scorers import DEFAULT_SCORERS, SCORERS
-from ...models.states import JobState, ScanState
+from ...models.states import JobState
 from ..documents import worker_state
+from ..status import JobStatus
 from .access import COOKIE, SESSION_SECONDS, Role
 from .problems import problem_of
 from .service import Service, service_of
@@ -30,6 +34,9 @@ router = APIRouter(include_in_schema=False)
 _JOBS_SHOWN = 20
 _FAILURES_SHOWN = 20
 _LIVE_SECONDS = 1.0
+_IDLE_SECONDS = 5.0
+"""While nothing has changed for a while: most pages that are left open show jobs that have ended."""
+_IDLE_AFTER_SECONDS = 60.0
 _PING_SECONDS = 15.0
 
 _STATIC = StaticFiles(packages=[("scanomaly.producer.server", "static")])
@@ -130,7 +137,7 @@ async def login(request: Request, token: Annotated[str, Form(max_length=1000)] =
     if role is None:
         return _page("login.html", 401, wrong=True)
     answer = RedirectResponse("/", 303)
-    # Lax: a link in a report, which is a page of its own, leads to the report's other files.
+    # Lax: who follows a link to a job, from a message say, is not asked again.
     answer.set_cookie(
         COOKIE,
         access.session(role),
@@ -153,8 +160,8 @@ async def _steer(request: Request, job: str, action: Callable[[Service], object]
     service = service_of(request)
     try:
         await service.do(lambda: action(service))
-    except JobNotFoundError:
-        raise
+    except JobNotFoundError as error:
+        return _no_job(error)
     except ScanomalyError as error:
         return await _job(request, job, problem_of(error).status_code, str(error))
     service.statuses.forget()
@@ -172,7 +179,7 @@ async def _index(
 ) -> Response:
     service = service_of(request)
     view = _View(_role(request), state=state, after=after)
-    defaults = {"source": "", "normal": "", "encoder": DEFAULT_ENCODER, "scorer": DEFAULT_SCORERS[0]}
+    defaults = {"source": "", "normal": "", "encoder": "", "scorer": DEFAULT_SCORERS[0]}
     return _page(
         "index.html",
         code,
@@ -193,10 +200,17 @@ async def _index(
 async def _job(request: Request, job: str, code: int = 200, error: str | None = None) -> Response:
     service = service_of(request)
     view = _View(_role(request), job)
-    parts = await views_of(service).get(view)
+    try:
+        parts = await views_of(service).get(view)
+    except JobNotFoundError as missing:
+        return _no_job(missing)
     return _page(
         "job.html", code, view=view, parts=parts, error=error, open=service.access.open, live=f"/jobs/{job}/live"
     )
+
+
+def _no_job(error: JobNotFoundError) -> Response:
+    return _page("error.html", 404, error=str(error))
 
 
 async def _live(request: Request, view: _View) -> Response:
@@ -206,17 +220,19 @@ async def _live(request: Request, view: _View) -> Response:
 
 
 async def _parts(service: Service, view: _View, parts: str) -> AsyncIterator[bytes]:
-    sent, quiet = "", 0.0
+    sent, quiet, silent = "", 0.0, 0.0
     while True:
         if parts != sent:
             yield format_sse_event(data_str=parts, event="parts")
-            sent, quiet = parts, 0.0
-        elif quiet >= _PING_SECONDS:
+            sent, quiet, silent = parts, 0.0, 0.0
+        elif silent >= _PING_SECONDS:
             yield b": still here\n\n"
-            quiet = 0.0
-        if await service.stopping_within(_LIVE_SECONDS):
+            silent = 0.0
+        pause = _LIVE_SECONDS if quiet < _IDLE_AFTER_SECONDS else _IDLE_SECONDS
+        if await service.stopping_within(pause):
             return
-        quiet += _LIVE_SECONDS
+        quiet += pause
+        silent += pause
         parts = await views_of(service).get(view)
 
 
@@ -231,21 +247,36 @@ def _render(service: Service, view: _View) -> str:
     if view.job is None:
         states = () if view.state is None else (view.state,)
         page = service.jobs.jobs(JobFilter(states), _JOBS_SHOWN, view.after)
-        workers = [worker for worker in service.jobs.workers() if worker_state(worker) != "stopped"]
-        return _TEMPLATES.get_template("jobs.html").render(view=view, page=page, workers=workers)
+        return _TEMPLATES.get_template("jobs.html").render(
+            view=view,
+            page=page,
+            roots=service.settings.api_roots,
+            reports={status.job for status in page.jobs if "report.html" in _files(service, status)},
+            workers=[worker for worker in service.jobs.workers() if worker_state(worker) != "stopped"],
+        )
     status = service.jobs.status(view.job)
-    failed = service.jobs.scans(status.job, ScanFilter(state=ScanState.FAILED), _FAILURES_SHOWN).scans
-    folder = service.jobs.report_folder(status.job)
-    files = [name for name in REPORT_FILES if status.report and (folder / name).is_file()]
-    more = [name for name in SCORERS if name not in status.scorers]
+    kinds = service.store.lists.failures(status.job) if status.scans.failed else {}
+    # Kind by kind: an index has these, while the first of all may lie behind a million scans that did not fail.
+    failed = [
+        scan
+        for kind in kinds
+        for scan in service.jobs.scans(status.job, ScanFilter(failure=kind), _FAILURES_SHOWN).scans
+    ]
     return _TEMPLATES.get_template("one_job.html").render(
         view=view,
         status=status,
-        failed=failed,
-        kinds=service.store.lists.failures(status.job) if failed else {},
-        files=files,
-        more_scorers=more,
+        failed=sorted(failed, key=lambda scan: scan.id)[:_FAILURES_SHOWN],
+        kinds=kinds,
+        files=list(_files(service, status)),
+        more_scorers=[name for name in SCORERS if name not in status.scorers],
     )
+
+
+def _files(service: Service, status: JobStatus) -> Iterator[str]:
+    """The files of a job's report that are on this machine."""
+    if status.report is not None:
+        folder = service.settings.local_path(status.report)
+        yield from (name for name in REPORT_FILES if (folder / name).is_file())
 
 
 def _page(name: str, code: int = 200, **values: Any) -> Response:
@@ -269,6 +300,16 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def _last_part(source: str) -> str:
+    """What a person calls a source: the name of the folder, say."""
+    return PurePosixPath(source).name or source
+
+
+def _code(text: str) -> Markup:
+    """A sentence with what it has in `backticks` marked as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 _TEMPLATES = Environment(
     loader=PackageLoader("scanomaly.producer.server"),
     autoescape=True,
@@ -276,4 +317,10 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"number": _number, "duration": _duration, "worker_state": worker_state}
+_TEMPLATES.filters |= {
+    "number": _number,
+    "duration": _duration,
+    "last_part": _last_part,
+    "code": _code,
+    "worker_state": worker_state,
+}

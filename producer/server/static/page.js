@@ -24,8 +24,13 @@ function renew(old, fresh) {
 const url = document.querySelector("[data-live]").dataset.live;
 const lost = document.getElementById("lost");
 let events = null;
+let again = 0;
 
+// A browser has six connections to a service at most: a page that nobody sees holds none.
 function follow() {
+  clearTimeout(again);
+  if (events) events.close();
+  if (document.hidden) return;
   events = new EventSource(url);
   events.addEventListener("parts", (event) => {
     const fresh = new DOMParser().parseFromString(event.data, "text/html").getElementById("parts");
@@ -33,14 +38,13 @@ function follow() {
   });
   events.addEventListener("open", () => { lost.hidden = true; });
   events.addEventListener("error", () => {
+    // A browser tries again when the connection broke, but not when the answer was an error.
+    const refused = events.readyState === EventSource.CLOSED;
+    if (refused) again = setTimeout(follow, 5000);
+    lost.textContent = `No connection: what you see may be old.${refused ? " If this stays, load the page again." : ""}`;
     lost.hidden = false;
-    if (events.readyState === EventSource.CLOSED) lost.textContent = "No connection: load the page again.";
   });
 }
 
-// A browser has six connections to a service at most: a page that nobody sees holds none.
-document.addEventListener("visibilitychange", () => {
-  if (events) events.close();
-  if (!document.hidden) follow();
-});
-if (!document.hidden) follow();
+document.addEventListener("visibilitychange", follow);
+follow();
