@@ -16,45 +16,47 @@ from .table import Row, row_of_rounds
 from .world import Scanomaly, draw_small, scanomaly
 
 _ENCODER = ("--encoder", "efficientnet_lite0", "--batch-size", "8")
-_SECONDS_BETWEEN = 1.0
+_PACES = (1.0, 2.0)
+"""Seconds between two questions of a client."""
 _WARM_SCANS = 200
 _LOOK_SECONDS = 0.5
 _GOAL_MS = 100.0
 
 
 def rows(scans: int, clients: int, window: float, rounds: int) -> Iterator[Row]:
-    """A job on one worker that uses all cores, in windows of so many seconds, in turn: nobody asks, clients poll,
-    nobody asks, clients follow events. The clients run on the same cores as the service and the worker."""
+    """A job on one worker that uses all cores, in windows of so many seconds, in turn: nobody asks, clients ask.
+    The clients run on the same cores as the service and the worker."""
     with scanomaly(SCANOMALY_DEVICE="cpu") as here:
         folder = draw_small(here.home / "scans", scans, seed=1)
         with here.workers(), here.service() as url:
             job = json.loads(here.call("submit", folder, "--json", *_ENCODER))["job"]
             while here.rows("SELECT sum(embedded) FROM batches")[0][0] < _WARM_SCANS:
                 time.sleep(_LOOK_SECONDS)
-            waited: list[float] = []
-            speeds: dict[str, list[float]] = {"polled": [], "quiet": [], "followed": [], "quiet too": []}
+            waited: dict[float, list[float]] = {pace: [] for pace in _PACES}
+            speeds: dict[float | str, list[tuple[float, float]]] = {pace: [] for pace in (*_PACES, "events")}
             for _ in range(rounds):
-                speeds["quiet"].append(_speed(here, window, asyncio.sleep(window)))
-                speeds["polled"].append(_speed(here, window, _poll(url, job, clients, window, waited)))
-                speeds["quiet too"].append(_speed(here, window, asyncio.sleep(window)))
-                speeds["followed"].append(_speed(here, window, _follow(url, job, clients, window)))
+                for pace, found in speeds.items():
+                    quiet = _speed(here, asyncio.sleep(window))
+                    if isinstance(pace, float):
+                        asking = _poll(url, job, clients, window, pace, waited[pace])
+                    else:
+                        asking = _follow(url, job, clients, window)
+                    found.append((_speed(here, asking), quiet))
             here.call("cancel", job)
-    who = f"{clients} clients, each polling a job of {scans:,} scans once a second"
-    asked = f"{who}: p99 of {len(waited):,} answers"
-    yield Row(asked, "the goal", "ms", quantiles(waited, n=100)[-1], _GOAL_MS, "≤ 1")
-    yield row_of_rounds(
-        f"{who}: the worker", "with nobody asking", "images/s", speeds["polled"], speeds["quiet"], "≥ 0.95"
-    )
-    yield row_of_rounds(
-        f"{clients} clients following its events: the worker",
-        "with nobody asking",
-        "images/s",
-        speeds["followed"],
-        speeds["quiet too"],
-    )
+    for pace in _PACES:
+        who = f"{clients} clients, each polling a job of {scans:,} scans every {pace:g} s"
+        p99 = quantiles(waited[pace], n=100)[-1]
+        yield Row(f"{who}: p99 of {len(waited[pace]):,} answers", "the goal", "ms", p99, _GOAL_MS, "≤ 1")
+        yield _worker_row(who, speeds[pace], "≥ 0.95")
+    yield _worker_row(f"{clients} clients, each following its events", speeds["events"])
 
 
-def _speed(here: Scanomaly, window: float, meanwhile: Coroutine[Any, Any, None]) -> float:
+def _worker_row(who: str, speeds: list[tuple[float, float]], goal: str = "") -> Row:
+    asked, quiet = zip(*speeds, strict=True)
+    return row_of_rounds(f"{who}: the worker", "with nobody asking", "images/s", asked, quiet, goal)
+
+
+def _speed(here: Scanomaly, meanwhile: Coroutine[Any, Any, None]) -> float:
     """Images a second that the worker commits while something goes on: from the first commit in it to the last."""
     begun = datetime.now(UTC)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -69,15 +71,16 @@ def _speed(here: Scanomaly, window: float, meanwhile: Coroutine[Any, Any, None])
     return float(sum(count for _, count in commits[1:])) / (times[-1] - times[0])
 
 
-async def _poll(url: str, job: str, clients: int, window: float, waited: list[float]) -> None:
+async def _poll(url: str, job: str, clients: int, window: float, pace: float, waited: list[float]) -> None:
     end = time.monotonic() + window
-    await asyncio.gather(*(_poller(url, job, number / clients, end, waited) for number in range(clients)))
+    starts = (pace * number / clients for number in range(clients))
+    await asyncio.gather(*(_poller(url, job, start, end, pace, waited) for start in starts))
 
 
-async def _poller(url: str, job: str, wait: float, end: float, waited: list[float]) -> None:
+async def _poller(url: str, job: str, start: float, end: float, pace: float, waited: list[float]) -> None:
     """One client, with one connection, that sends the ETag it was given last. All together ask evenly."""
     host, port = _address(url)
-    await asyncio.sleep(wait * _SECONDS_BETWEEN)
+    await asyncio.sleep(start)
     reader, writer = await asyncio.open_connection(host, port)
     etag = ""
     due = time.monotonic()
@@ -91,7 +94,7 @@ async def _poller(url: str, job: str, wait: float, end: float, waited: list[floa
         if head[9:12] not in (b"200", b"304"):
             raise RuntimeError(f"the service answers {head.decode()}")
         etag = headers["etag"]
-        due += _SECONDS_BETWEEN
+        due += pace
         await asyncio.sleep(max(0.0, due - time.monotonic()))
     writer.close()
 

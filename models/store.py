@@ -257,7 +257,8 @@ class Store:
 
     def finish_job(self, job_id: str, result: Mapping[str, Any]) -> bool:
         """Mark a job as done. False when it was not being scored any more."""
-        return self._end(job_id, (JobState.SCORING,), state=JobState.DONE, result=dict(result))
+        with self._database.write() as session:
+            return _end(session, job_id, (JobState.SCORING,), state=JobState.DONE, result=dict(result))
 
     def fail_job(self, job_id: str, message: str, worker: str | None = None) -> bool:
         """End a job with an error that a person will read.
@@ -272,18 +273,21 @@ class Store:
         """
         running = (JobState.EMBEDDING, JobState.SCORING)
         mine = JobRow.worker.is_(None) | (JobRow.worker == worker)
-        return self._end(job_id, running, mine, state=JobState.FAILED, error=message)
-
-    def _end(
-        self, job_id: str, allowed: Sequence[JobState], *conditions: ColumnElement[bool], **values: Any
-    ) -> bool:
-        statement = (
-            update(JobRow)
-            .where(JobRow.id == job_id, JobRow.state.in_(allowed), *conditions)
-            .values(finished_at=datetime.now(UTC), **values)
-        )
         with self._database.write() as session:
-            return changed_rows(session, statement) == 1
+            if not _end(session, job_id, running, mine, state=JobState.FAILED, error=message):
+                return False
+            # Nobody finishes what was begun of it: held by a worker that lives, it would be kept from a retry.
+            begun = update(BatchRow).where(BatchRow.job_id == job_id, BatchRow.state == BatchState.RUNNING)
+            session.execute(begun.values(state=BatchState.PENDING, worker=None, queued_at=None))
+            return True
+
+
+def _end(
+    session: Session, job_id: str, allowed: Sequence[JobState], *conditions: ColumnElement[bool], **values: Any
+) -> bool:
+    """Move a job to its end. False when it is in none of the states that are allowed."""
+    of_job = update(JobRow).where(JobRow.id == job_id, JobRow.state.in_(allowed), *conditions)
+    return changed_rows(session, of_job.values(finished_at=datetime.now(UTC), **values)) == 1
 
 
 def _groups(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

@@ -16,8 +16,6 @@ from .remote import RemoteJobs
 from .status import JobStatus
 from .submit import JobOptions
 
-_POLL_SECONDS = 0.5
-
 
 class Client:
     """Jobs, through a store or through the HTTP service, in the same way.
@@ -102,7 +100,7 @@ class Client:
                 return status
             if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimeoutError(f"job {status.job} is still {status.state} after {timeout:g} s; it goes on")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(self._jobs.poll_seconds)
 
     def jobs(self, *states: JobState) -> Iterator[JobStatus]:
         """The jobs, newest first; with states, only those in one of them."""

@@ -37,6 +37,9 @@ class ScanPage(NamedTuple):
 class Jobs(Protocol):
     """The jobs of one store. Ids may be cut short, as long as one job's only begins like that."""
 
+    poll_seconds: float
+    """How often who waits for a job may ask for it."""
+
     def submit(self, source: str, key: str | None = None, **options: Unpack[JobOptions]) -> JobStatus: ...
     def status(self, job: str) -> JobStatus: ...
     def jobs(self, wanted: JobFilter, limit: int, after: str | None = None) -> JobPage: ...
@@ -59,6 +62,8 @@ class Jobs(Protocol):
 
 class StoreJobs:
     """Jobs, through the store and the queue."""
+
+    poll_seconds = 0.3
 
     def __init__(
         self, settings: Settings, store: Store | None = None, say: Callable[[str], object] = lambda _: None

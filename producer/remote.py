@@ -48,6 +48,8 @@ class RemoteJobs:
     A problem that the service tells of is raised as the error that it was there.
     """
 
+    poll_seconds = 2.0
+
     def __init__(self, url: str, token: str | None = None) -> None:
         """Args:
         url: where `scanomaly serve` is.

@@ -31,6 +31,7 @@ def follow(
     store_seconds: float,
     check: Callable[[], None] = lambda: None,
     hint: bool = False,
+    poll_seconds: float = _POLL_SECONDS,
 ) -> JobStatus:
     """Wait for a job's end.
 
@@ -39,6 +40,7 @@ def follow(
         display: is told how far it is.
         store_seconds: for how long a store or a service that cannot be used is asked again.
         check: called between two looks; may raise to end the wait.
+        poll_seconds: the pause between two looks.
         hint: tell a person when no worker is running, and when the job is paused.
 
     Raises:
@@ -55,7 +57,7 @@ def follow(
             check()
             if hints is not None:
                 hints.update(status)
-            time.sleep(_POLL_SECONDS)
+            time.sleep(poll_seconds)
     finally:
         display.close()
 

@@ -43,7 +43,13 @@ def watch(job: str, server: str | None, as_json: bool) -> int:
     settings = Settings.from_environment()
     with open_jobs(server) as jobs, _reconciling(settings, server):
         job_id = jobs.status(job).job
-        ended = follow(lambda: jobs.status(job_id), make_display(), settings.store_seconds, hint=True)
+        ended = follow(
+            lambda: jobs.status(job_id),
+            make_display(),
+            settings.store_seconds,
+            hint=True,
+            poll_seconds=jobs.poll_seconds,
+        )
         return finish(ended, as_json, open_it=False)
 
 

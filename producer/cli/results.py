@@ -93,7 +93,13 @@ def _score_there(
 
     with open_jobs(server) as jobs:
         job_id = jobs.score(job, scorers, headline).job
-        status = follow(lambda: jobs.status(job_id), make_display(), settings.store_seconds, hint=True)
+        status = follow(
+            lambda: jobs.status(job_id),
+            make_display(),
+            settings.store_seconds,
+            hint=True,
+            poll_seconds=jobs.poll_seconds,
+        )
         return finish(status, as_json, open_it=False)
 
 

@@ -17,6 +17,7 @@ from ...models.reports import REPORT_FILES
 from ...models.states import FailureKind, JobState, Label, ScanState
 from ..documents import scan_json, worker_json
 from . import schemas
+from .polling import status_answer
 from .problems import Problem
 from .service import Service, Snapshot, service_of
 
@@ -132,10 +133,7 @@ async def status(
     if_none_match: Annotated[str | None, Header(description="The ETag of an earlier answer.")] = None,
 ) -> Response:
     """How far a job is. Ask again with the ETag: while nothing changed, the answer is 304 and empty."""
-    snapshot = await service_of(request).statuses.get(job)
-    if if_none_match is not None and snapshot.etag in if_none_match:
-        return Response(status_code=304, headers={"ETag": snapshot.etag, "Cache-Control": "no-cache"})
-    return _answer(snapshot)
+    return status_answer(await service_of(request).statuses.get(job), if_none_match)
 
 
 @router.get(

@@ -15,6 +15,7 @@ from ...models.store import Store
 from . import api, operation, page, schemas
 from .access import Access
 from .guard import Guard
+from .polling import Polling
 from .problems import add_handlers
 from .service import Service
 
@@ -52,7 +53,8 @@ def make_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     add_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
-    app.add_middleware(Guard, access=access)
+    app.add_middleware(Polling)
+    app.add_middleware(Guard, access=access)  # the last one is the first that a request passes
     return app
 
 

@@ -1,5 +1,6 @@
 """Runs the service until it is told to stop."""
 
+import gc
 import logging
 import os
 import signal
@@ -64,6 +65,7 @@ def serve_forever(
     logger.info("serving on %s://%s:%d", scheme, shown, listening.getsockname()[1])
     if not settings.api_roots:
         logger.info("it takes no jobs: name folders with --root or SCANOMALY_API_ROOTS")
+    gc.freeze()  # what is loaded by now stays: the collector need not look at it again and again
     _Server(config).run(sockets=[listening])
     logger.info("stopped")
     logging.shutdown()

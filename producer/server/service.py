@@ -22,7 +22,7 @@ from .submissions import Submissions
 _K = TypeVar("_K")
 _T = TypeVar("_T")
 
-_STATUS_SECONDS = 0.5
+_STATUS_SECONDS = 1.0
 _READY_SECONDS = 2.0
 _THREADS = 8
 """SQLAlchemy gives a process so many connections, and some more."""

@@ -190,3 +190,16 @@ def test_a_done_job_is_scored_again_and_keeps_its_time(scored: Store) -> None:
     assert scored.finish_job("scored", {"auroc": 0.6})
     with pytest.raises(JobStateError, match="only a done job"):
         scored.rescore("other", ("knn",))
+
+
+def test_a_batch_of_a_job_that_fails_is_not_kept_from_a_retry(store: Store) -> None:
+    add(store, "failing", scans=2)
+    store.workers.beat("w1", "here", 1, "cpu", "1")
+    (batch_id,) = store.batches.unfinished("failing")
+    assert store.batches.begin(batch_id, "w1") is not None  # and cannot load the encoder
+    assert store.fail_job("failing", "no weights", "w1")
+    (worker,) = store.workers.all()
+    assert (worker.alive, worker.running) == (True, 0)
+    store.reopen("failing", 2)
+    assert [call.batch_id for call in store.batches.next_calls("failing")] == [batch_id]
+    assert store.batches.begin(batch_id, "w2") is not None
