@@ -18,6 +18,8 @@ _Query: TypeAlias = Select[*tuple[Any, ...]]
 BATCH_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """The upper ends of the classes into which `Totals` sorts batches by how long they took."""
 
+_SUMS = [func.coalesce(func.sum(column), 0) for column in (BatchRow.embedded, BatchRow.failed, BatchRow.encoded)]
+
 
 class Lists:
     """The lists of a store. Every method raises StoreUnreachableError when the database cannot be used."""
@@ -56,11 +58,8 @@ class Lists:
     def progress(self, job_ids: Collection[str]) -> dict[str, Progress]:
         """How far jobs are, by id. Costs by the number of their batches, not of their scans."""
         by_state = [func.count().filter(BatchRow.state == state) for state in (BatchState.RUNNING, BatchState.DONE)]
-        sums = [
-            func.coalesce(func.sum(column), 0) for column in (BatchRow.embedded, BatchRow.failed, BatchRow.encoded)
-        ]
         times = [func.min(BatchRow.started_at), func.max(BatchRow.finished_at)]
-        query: _Query = select(BatchRow.job_id, func.count(), *by_state, *sums, *times).group_by(BatchRow.job_id)
+        query: _Query = select(BatchRow.job_id, func.count(), *by_state, *_SUMS, *times).group_by(BatchRow.job_id)
         with self._database.read() as session:
             rows = session.execute(query.where(BatchRow.job_id.in_(job_ids)))
             found = {job_id: Progress(*values) for job_id, *values in rows}
@@ -143,13 +142,9 @@ class Lists:
         done = BatchRow.state == BatchState.DONE
         with self._database.read() as session:
             seconds = self._seconds(session)
-            sums = [
-                func.coalesce(func.sum(column), 0)
-                for column in (BatchRow.embedded, BatchRow.failed, BatchRow.encoded)
-            ]
             classes = [func.count().filter(done, seconds <= end) for end in BATCH_SECONDS]
             query: _Query = select(
-                *sums, func.count().filter(done), func.coalesce(func.sum(seconds).filter(done), 0.0), *classes
+                *_SUMS, func.count().filter(done), func.coalesce(func.sum(seconds).filter(done), 0.0), *classes
             ).where(BatchRow.job_id.in_(job_ids))
             embedded, failed, encoded, batches, total_seconds, *counts = session.execute(query).one()
         return Totals(embedded, failed, encoded, batches, float(total_seconds), tuple(counts))

@@ -117,7 +117,7 @@ class RemoteJobs:
 
     def score(self, job: str, scorers: Sequence[str], headline: str | None = None) -> JobStatus:
         """Have the workers score a done job with more scorers, and write its report again."""
-        return self._steer(job, "score", {"scorers": list(scorers), "headline": headline})
+        return self._steer(job, "score", {"scorers": list(scorers) or [headline], "headline": headline})
 
     def scans(
         self,

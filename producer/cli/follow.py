@@ -13,7 +13,7 @@ from ...models.states import JobState
 from ..documents import worker_json, worker_line
 from ..status import JobStatus, job_line
 from .options import AS_JSON, DEBUG, SERVER
-from .output import finish, open_jobs, open_store, plain, print_json, print_status, say_notes
+from .output import finish, follow_job, open_jobs, open_store, plain, print_json, print_status, say_notes
 
 if TYPE_CHECKING:
     from ..jobs import Jobs
@@ -38,18 +38,10 @@ def status(job: str, server: str | None, as_json: bool) -> int:
 @DEBUG
 def watch(job: str, server: str | None, as_json: bool) -> int:
     """Follow a job to its end, and see to it that its calls are not lost."""
-    from ..watch import follow, make_display
-
     settings = Settings.from_environment()
     with open_jobs(server) as jobs, _reconciling(settings, server):
         job_id = jobs.status(job).job
-        ended = follow(
-            lambda: jobs.status(job_id),
-            make_display(),
-            settings.store_seconds,
-            hint=True,
-            poll_seconds=jobs.poll_seconds,
-        )
+        ended = follow_job(jobs, job_id)
         return finish(ended, as_json, open_it=False)
 
 

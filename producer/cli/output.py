@@ -48,6 +48,14 @@ def open_jobs(server: str | None) -> Iterator["Jobs"]:
         jobs.close()
 
 
+def follow_job(jobs: "Jobs", job_id: str) -> JobStatus:
+    """Show how a job goes on until it ends."""
+    from ..watch import follow, make_display
+
+    seconds = Settings.from_environment().store_seconds
+    return follow(lambda: jobs.status(job_id), make_display(), seconds, hint=True, poll_seconds=jobs.poll_seconds)
+
+
 def finish(status: JobStatus, as_json: bool, open_it: bool) -> int:
     """Show what became of a job, and return or raise what the command ends with."""
     if as_json:

@@ -10,7 +10,7 @@ from ...models.settings import Settings
 from ...models.states import JobState
 from ..status import job_status
 from .options import AS_JSON, DEBUG, OPEN, SERVER
-from .output import finish, open_jobs, open_report, open_store, print_json
+from .output import finish, follow_job, open_jobs, open_report, open_store, print_json
 
 
 @click.command()
@@ -70,7 +70,7 @@ def score(
         raise click.UsageError("name scorers with --scorer, or one with --headline")
     settings = Settings.from_environment()
     if server or settings.server_url:
-        return _score_there(server, settings, job, scorers, headline, as_json)
+        return _score_there(server, job, scorers, headline, as_json)
     with open_store() as store:
         found = store.find_job(job)
         if found.state != JobState.DONE:
@@ -83,23 +83,14 @@ def score(
 
 def _score_there(
     server: str | None,
-    settings: Settings,
     job: str,
     scorers: tuple[str, ...],
     headline: str | None,
     as_json: bool,
 ) -> int:
-    from ..watch import follow, make_display
-
     with open_jobs(server) as jobs:
         job_id = jobs.score(job, scorers, headline).job
-        status = follow(
-            lambda: jobs.status(job_id),
-            make_display(),
-            settings.store_seconds,
-            hint=True,
-            poll_seconds=jobs.poll_seconds,
-        )
+        status = follow_job(jobs, job_id)
         return finish(status, as_json, open_it=False)
 
 

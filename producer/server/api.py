@@ -3,7 +3,7 @@
 import os
 import pathlib
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Body, Header, Path, Query, Request
@@ -16,6 +16,7 @@ from ...models.records import JobFilter, ScanFilter
 from ...models.reports import REPORT_FILES
 from ...models.states import FailureKind, JobState, Label, ScanState
 from ..documents import scan_json, worker_json
+from ..status import JobStatus
 from . import schemas
 from .polling import status_answer
 from .problems import Problem
@@ -119,7 +120,7 @@ async def submit(
     job = await service.submissions.submit(asked.source, idempotency_key, options)
     service.statuses.forget()
     snapshot = await service.statuses.get(job)
-    return _answer(snapshot, {"Location": f"/api/v1/jobs/{job}"}, 201)
+    return status_answer(snapshot, code=201, own={"Location": f"/api/v1/jobs/{job}"})
 
 
 @router.get(
@@ -232,11 +233,11 @@ async def score(request: Request, job: JobId, asked: Annotated[schemas.ScoreRequ
     return await _steer(request, lambda service: service.jobs.score(job, asked.scorers, asked.headline))
 
 
-async def _steer(request: Request, action: Any) -> Response:
+async def _steer(request: Request, action: Callable[[Service], JobStatus]) -> Response:
     service = service_of(request)
     snapshot = Snapshot.of(await service.do(lambda: action(service)))
     service.statuses.forget()
-    return _answer(snapshot)
+    return status_answer(snapshot)
 
 
 @router.get("/jobs/{job}/report", tags=["report"], responses=answers({200: {"model": schemas.ReportFiles}}, 404))
@@ -325,8 +326,3 @@ async def workers(request: Request) -> Response:
     service = service_of(request)
     found = await service.do(service.jobs.workers)
     return JSONResponse({"workers": [worker_json(worker) for worker in found]})
-
-
-def _answer(snapshot: Snapshot, headers: dict[str, str] | None = None, code: int = 200) -> Response:
-    fresh = {"ETag": snapshot.etag, "Cache-Control": "no-cache"}
-    return Response(snapshot.body, code, fresh | (headers or {}), media_type=_JSON)

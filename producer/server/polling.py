@@ -1,6 +1,7 @@
 """The question that programs ask most, answered without FastAPI's way to a route, which takes most of the time."""
 
 import re
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -33,9 +34,11 @@ class Polling:
         await status_answer(snapshot, known)(scope, receive, send)
 
 
-def status_answer(snapshot: Snapshot, known: str | None) -> Response:
-    """A job's status for a client that knows an earlier answer by its ETag, or none."""
-    headers = {"ETag": snapshot.etag, "Cache-Control": "no-cache"}
+def status_answer(
+    snapshot: Snapshot, known: str | None = None, code: int = 200, own: Mapping[str, str] | None = None
+) -> Response:
+    """A job's status, for a client that knows an earlier answer by its ETag, or none; with headers of its own."""
+    headers = {"ETag": snapshot.etag, "Cache-Control": "no-cache", **(own or {})}
     if known is not None and snapshot.etag in known:
         return Response(status_code=304, headers=headers)
-    return Response(snapshot.body, headers=headers, media_type="application/json")
+    return Response(snapshot.body, code, headers, media_type="application/json")

@@ -157,6 +157,7 @@ def test_the_commands_ask_the_service(served: Scanomaly, home: Path, url: str, d
     assert "there is nothing to cancel" in away("cancel", job, code=1).stderr
     scored = away.json("score", job, "--scorer", "knn", "--headline", "knn")
     assert scored["scorers"] == ["knn", "centroid"]
+    assert away.json("score", job, "--headline", "centroid")["scorers"] == ["centroid", "knn"]
     assert "is not for the service" in away("submit", drawn, "--out", home / "x", code=2).stderr
     assert "name the paused job" in away("resume", code=2).stderr
     assert not (home / "store.sqlite").exists()
