@@ -1,5 +1,6 @@
 """Connections, transactions and the schema's version: what differs between SQLite and PostgreSQL."""
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Session
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from .errors import SchemaError, StoreUnreachableError, UsageError
 from .settings import hide_password
@@ -225,11 +227,30 @@ def _sqlite_engine(url: str, database: str | None) -> Engine:
     def _configure(connection: Any, _record: Any) -> None:
         # The driver must not begin transactions by itself: the listener below does, in the right way.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
+        _write_ahead(connection)
+        connection.execute("PRAGMA foreign_keys=ON")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Keep SQLite's journal as a write-ahead log, so that readers and the writer do not wait for each other.
+
+    Of processes that open a new file at once, one turns it over, and SQLite refuses the others at once, whatever
+    the busy timeout is: each of them holds the lock for reading that another one waits for.
+    """
+    retrying = Retrying(
+        retry=retry_if_exception(_is_busy),
+        stop=stop_after_delay(_BUSY_SECONDS),
+        wait=wait_random(max=0.1),
+        reraise=True,
+    )
+    retrying(connection.execute, "PRAGMA journal_mode=WAL")
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY

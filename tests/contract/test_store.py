@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import math
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -795,7 +797,7 @@ def test_the_migrations_make_the_tables_of_the_models(store: Store, url: str) ->
     engine.dispose()
 
 
-def test_many_processes_may_open_a_new_store_at_once(url: str) -> None:
+def test_many_may_open_a_new_store_at_once(url: str) -> None:
     stores: list[Store] = []
     threads = [threading.Thread(target=lambda: stores.append(Store(url))) for _ in range(6)]
     for thread in threads:
@@ -805,6 +807,17 @@ def test_many_processes_may_open_a_new_store_at_once(url: str) -> None:
     assert len(stores) == 6
     for store in stores:
         store.close()
+
+
+def test_a_new_file_that_another_process_is_writing_is_waited_for(tmp_path: Path) -> None:
+    """SQLite refuses to turn the journal over at once, whatever the busy timeout is."""
+    path = tmp_path / "store.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        timer = threading.Timer(0.5, other.execute, ["COMMIT"])
+        timer.start()
+        Store(f"sqlite:///{path}").close()
+        timer.join()
 
 
 def test_a_store_of_another_version_is_refused(store: Store, url: str) -> None:
