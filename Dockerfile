@@ -6,7 +6,7 @@ WORKDIR /source
 COPY pyproject.toml ./
 RUN mkdir /requirements && python -c "import tomllib; \
 project = tomllib.load(open('pyproject.toml', 'rb'))['project']; extras = project['optional-dependencies']; \
-print(*project['dependencies'], *extras['postgres'], *extras['server'], sep='\n', file=open('/requirements/producer.txt', 'w')); \
+print(*project['dependencies'], *(line for extra in ('postgres', 'server', 'medical', 's3', 'gs', 'http') for line in extras[extra]), sep='\n', file=open('/requirements/producer.txt', 'w')); \
 print(*extras['worker'], *extras['offline'], sep='\n', file=open('/requirements/worker.txt', 'w'))"
 COPY constraints.txt /requirements/
 

@@ -38,9 +38,9 @@ $(VENV)/bin/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 
 $(VENV)/worker: $(VENV)/bin/uv pyproject.toml constraints.txt
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[worker,offline,postgres,server]'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[worker,offline,postgres,server,medical,s3,gs,http]'
 	@touch $@
 
 $(VENV)/test: $(VENV)/worker
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[worker,offline,postgres,server,test]'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[worker,offline,postgres,server,medical,s3,gs,http,test]'
 	@touch $@
