@@ -59,6 +59,8 @@ class ScanState(StrEnum):
     PENDING = "pending"
     EMBEDDED = "embedded"
     FAILED = "failed"
+    SKIPPED = "skipped"
+    """There is nothing to see in it: an empty slice of a volume."""
 
 
 class FailureKind(StrEnum):
@@ -69,6 +71,8 @@ class FailureKind(StrEnum):
     UNREADABLE = "unreadable"
     EMPTY = "empty"
     NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED = "unsupported"
+    """An image in a format, or compressed in a way, that Scanomaly does not read."""
     TRUNCATED = "truncated"
     TOO_LARGE = "too_large"
     NOT_FINITE = "not_finite"

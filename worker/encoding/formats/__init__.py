@@ -1,0 +1,1 @@
+"""What files of scans hold: one picture, or many."""
