@@ -24,7 +24,7 @@ from ..models.settings import Settings
 from ..models.states import Label, Priority
 from ..models.store import Store
 from .datasets import is_dataset, resolve
-from .discover import Folder, PathList, Source
+from .discover.folders import Folder, PathList, Source
 from .groups import Groups
 from .interrupt import sigterm_as_interrupt
 from .labels import Labels, make_labels

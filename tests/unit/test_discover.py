@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scanomaly.models.errors import SourceError, UsageError
-from scanomaly.producer.discover import Folder, PathList, Source
+from scanomaly.producer.discover.folders import Folder, PathList, Source
 
 
 def touch(root: Path, *names: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from scanomaly.models.errors import UsageError
 from scanomaly.models.states import Label
-from scanomaly.producer.discover import Folder
+from scanomaly.producer.discover.folders import Folder
 from scanomaly.producer.labels import make_labels
 
 NORMAL, ANOMALY = Label.NORMAL, Label.ANOMALY

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Protocol, TypeAlias
 
-from ..models.errors import SourceError, UsageError
-from ..models.reports import is_report
+from ...models.errors import SourceError, UsageError
+from ...models.reports import is_report
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"})
 

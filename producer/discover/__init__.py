@@ -1,0 +1,1 @@
+"""Finds the scans of a source, and tells what is not one."""
