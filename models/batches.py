@@ -144,7 +144,8 @@ class Batches:
             )
             scans = tuple(BatchScan(*scan) for scan in session.execute(query.order_by(ScanRow.id)))
             encoder = EncoderSpec(**job.encoder)
-            return Batch(batch_id, job.id, job.root, job.follow_links, job.rehash, encoder, row.deaths, scans)
+            how = (job.root, job.follow_links, job.rehash, job.intensity, encoder)
+            return Batch(batch_id, job.id, *how, row.deaths, scans)
 
     def split(self, batch: Batch) -> None:
         """Put two halves in the place of a batch. Each carries one death: the next one splits it again."""
@@ -181,13 +182,15 @@ class Batches:
             encoded: how many scans went through the encoder; None for as many as there are new contents.
         """
         failed = sum(result.failure is not None for result in results)
+        skipped = sum(result.skipped for result in results)
         done = (
             update(BatchRow)
             .where(BatchRow.id == batch.id, BatchRow.state != BatchState.DONE)
             .values(
                 state=BatchState.DONE,
-                embedded=len(results) - failed,
+                embedded=len(results) - failed - skipped,
                 failed=failed,
+                skipped=skipped,
                 encoded=len(new) if encoded is None else encoded,
                 finished_at=datetime.now(UTC),
             )
@@ -196,7 +199,7 @@ class Batches:
             if changed_rows(session, done) == 0:
                 return
             add_contents(session, batch.encoder, new)
-            remember(session, batch.root, files or {})
+            remember(session, batch.root, batch.intensity, files or {})
             if results:
                 session.execute(update(ScanRow), [_scan_values(result) for result in results])
 
@@ -217,7 +220,7 @@ def add_batch(
 ) -> int:
     """Insert a pending batch and return its id."""
     values = {"state": BatchState.PENDING, "deaths": deaths, "started_at": started_at}
-    zero = {"embedded": 0, "failed": 0, "encoded": 0}
+    zero = {"embedded": 0, "failed": 0, "skipped": 0, "encoded": 0}
     statement = insert(BatchRow).values(job_id=job_id, scans=scans, **values, **zero).returning(BatchRow.id)
     return session.scalars(statement).one()
 
@@ -234,8 +237,14 @@ def call_off(session: Session, job_id: str) -> None:
 def _scan_values(result: ScanResult) -> dict[str, Any]:
     return {
         "id": result.scan_id,
-        "state": ScanState.FAILED if result.failure else ScanState.EMBEDDED,
+        "state": _state(result),
         "sha256": result.sha256,
         "failure_kind": result.failure,
         "failure_detail": result.detail,
     }
+
+
+def _state(result: ScanResult) -> ScanState:
+    if result.failure is not None:
+        return ScanState.FAILED
+    return ScanState.SKIPPED if result.skipped else ScanState.EMBEDDED

@@ -26,7 +26,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from .errors import SchemaError, StoreUnreachableError, UsageError
 from .settings import hide_password
 
-SCHEMA_VERSION = "0009"
+SCHEMA_VERSION = "0010"
 """The newest migration. A test compares it with Alembic's own head; importing Alembic to ask takes too long."""
 
 BINARY = "scanomaly_binary"

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from .contents import known
 from .database import Database, upsert
 from .encoders import EncoderSpec
-from .records import FileState
+from .records import AUTO_INTENSITY, FileState
 from .tables import FileRow
 
 
@@ -19,15 +19,18 @@ class Files:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def embedded(self, root: str, paths: Sequence[str], encoder: EncoderSpec) -> dict[str, FileState]:
+    def embedded(
+        self, root: str, intensity: str, paths: Sequence[str], encoder: EncoderSpec
+    ) -> dict[str, FileState]:
         """Of some files below a root, those whose content was known when they were last read, by path.
 
         Args:
             root: the absolute folder that the paths are relative to, as the job names it.
+            intensity: how they are read.
             paths: of the files.
             encoder: what is to be known of their contents is what a job with it needs.
         """
-        path_of = {_digest(root, path): path for path in paths}
+        path_of = {_digest(root, intensity, path): path for path in paths}
         query = select(FileRow).where(FileRow.path_digest.in_(path_of), known(FileRow.sha256, encoder))
         with self._database.read() as session:
             return {
@@ -36,11 +39,11 @@ class Files:
             }
 
 
-def remember(session: Session, root: str, files: Mapping[str, FileState]) -> None:
+def remember(session: Session, root: str, intensity: str, files: Mapping[str, FileState]) -> None:
     """Note what files held that were read; what was noted before is replaced."""
     if not files:
         return
-    by_digest = {_digest(root, path): file for path, file in files.items()}
+    by_digest = {_digest(root, intensity, path): file for path, file in files.items()}
     # Sorted, so that two workers with the same files take PostgreSQL's row locks in one order.
     rows = [
         {"path_digest": digest, "size": file.size, "modified_ns": file.modified_ns, "sha256": file.sha256}
@@ -51,6 +54,7 @@ def remember(session: Session, root: str, files: Mapping[str, FileState]) -> Non
     session.execute(statement.on_conflict_do_update(index_elements=[FileRow.path_digest], set_=new), rows)
 
 
-def _digest(root: str, path: str) -> bytes:
+def _digest(root: str, intensity: str, path: str) -> bytes:
     """Stands for the absolute path, which would take more room than all else that is known of a file."""
-    return hashlib.blake2b(f"{root.rstrip('/')}/{path}".encode(), digest_size=16).digest()
+    how = "" if intensity == AUTO_INTENSITY else f"\0{intensity}"
+    return hashlib.blake2b(f"{root.rstrip('/')}/{path}{how}".encode(), digest_size=16).digest()

@@ -18,7 +18,8 @@ _Query: TypeAlias = Select[*tuple[Any, ...]]
 BATCH_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """The upper ends of the classes into which `Totals` sorts batches by how long they took."""
 
-_SUMS = [func.coalesce(func.sum(column), 0) for column in (BatchRow.embedded, BatchRow.failed, BatchRow.encoded)]
+_COUNTED = (BatchRow.embedded, BatchRow.failed, BatchRow.skipped, BatchRow.encoded)
+_EMBEDDED, _FAILED, _SKIPPED, _ENCODED = [func.coalesce(func.sum(column), 0) for column in _COUNTED]
 
 
 class Lists:
@@ -59,7 +60,8 @@ class Lists:
         """How far jobs are, by id. Costs by the number of their batches, not of their scans."""
         by_state = [func.count().filter(BatchRow.state == state) for state in (BatchState.RUNNING, BatchState.DONE)]
         times = [func.min(BatchRow.started_at), func.max(BatchRow.finished_at)]
-        query: _Query = select(BatchRow.job_id, func.count(), *by_state, *_SUMS, *times).group_by(BatchRow.job_id)
+        sums = [_EMBEDDED, _FAILED, _SKIPPED, _ENCODED]
+        query: _Query = select(BatchRow.job_id, func.count(), *by_state, *sums, *times).group_by(BatchRow.job_id)
         with self._database.read() as session:
             rows = session.execute(query.where(BatchRow.job_id.in_(job_ids)))
             found = {job_id: Progress(*values) for job_id, *values in rows}
@@ -143,9 +145,10 @@ class Lists:
         with self._database.read() as session:
             seconds = self._seconds(session)
             classes = [func.count().filter(done, seconds <= end) for end in BATCH_SECONDS]
-            query: _Query = select(
-                *_SUMS, func.count().filter(done), func.coalesce(func.sum(seconds).filter(done), 0.0), *classes
-            ).where(BatchRow.job_id.in_(job_ids))
+            taken = func.coalesce(func.sum(seconds).filter(done), 0.0)
+            query: _Query = select(_EMBEDDED, _FAILED, _ENCODED, func.count().filter(done), taken, *classes).where(
+                BatchRow.job_id.in_(job_ids)
+            )
             embedded, failed, encoded, batches, total_seconds, *counts = session.execute(query).one()
         return Totals(embedded, failed, encoded, batches, float(total_seconds), tuple(counts))
 
@@ -198,7 +201,7 @@ def _listed(
     )
 
 
-_NO_BATCHES = Progress(0, 0, 0, 0, 0, 0, None, None)
+_NO_BATCHES = Progress(0, 0, 0, 0, 0, 0, 0, None, None)
 
 
 def to_job(row: JobRow) -> Job:
@@ -212,6 +215,8 @@ def to_job(row: JobRow) -> Job:
         encoder=EncoderSpec(**row.encoder),
         priority=Priority(row.priority),
         follow_links=row.follow_links,
+        intensity=row.intensity,
+        path_key=row.path_key,
         false_alarm_rate=row.false_alarm_rate,
         scorers=tuple(row.scorers),
         notes=row.notes,

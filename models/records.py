@@ -10,6 +10,7 @@ from .scorers import DEFAULT_SCORERS
 from .states import FailureKind, JobState, Label, Priority, ScanState
 
 DEFAULT_FALSE_ALARM_RATE = 0.05
+AUTO_INTENSITY = "auto"
 
 
 class FoundScan(NamedTuple):
@@ -18,7 +19,9 @@ class FoundScan(NamedTuple):
     path: str
     label: Label | None = None
     group: str | None = None
-    """The patient or the volume, say, that it belongs to with other scans."""
+    """The patient, say, whose scans are left out together."""
+    volume: str | None = None
+    """The series or the file with several frames that it is a slice of."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class NewJob:
     """Whether scans may lie outside the root, behind symbolic links."""
     rehash: bool = False
     """Whether files are read that did not change since they were read last."""
+    intensity: str = AUTO_INTENSITY
+    """How values of more than 8 bits become grey, as `parse_intensity` reads it."""
+    path_key: str | None = None
+    """With what paths are hidden in all that leaves the machine; None where they are shown."""
     false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
     """The share of normal scans that the report may call anomalies."""
     scorers: tuple[str, ...] = DEFAULT_SCORERS
@@ -71,6 +78,8 @@ class Job:
     encoder: EncoderSpec
     priority: Priority
     follow_links: bool
+    intensity: str
+    path_key: str | None
     false_alarm_rate: float
     scorers: tuple[str, ...]
     notes: dict[str, str]
@@ -95,11 +104,17 @@ class Progress:
     finished: int
     embedded: int
     failed: int
+    skipped: int
     encoded: int
     started_at: datetime | None
     """When the first batch was begun."""
     last_at: datetime | None
     """When the newest batch was committed."""
+
+    @property
+    def scans(self) -> int:
+        """How many are no longer waited for."""
+        return self.embedded + self.failed + self.skipped
 
 
 @dataclass(frozen=True)
@@ -135,6 +150,7 @@ class Batch:
     root: str
     follow_links: bool
     rehash: bool
+    intensity: str
     encoder: EncoderSpec
     deaths: int
     """How many workers died while they held it, or the larger batch that it was split off."""
@@ -169,12 +185,14 @@ class Worker:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """How one scan of a batch ended: embedded, with the digest of its content, or failed, with the reason."""
+    """How one scan of a batch ended: embedded, with the digest of its content; or failed, or skipped, with the
+    reason."""
 
     scan_id: int
     sha256: str | None = None
     failure: FailureKind | None = None
     detail: str | None = None
+    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -233,6 +251,7 @@ class RankedScan(NamedTuple):  # a million of them are made, and written as rows
     """None where it is the same as the score."""
     others: tuple["OtherScores", ...] = ()
     """Of the job's other scorers, in the order that the job names them."""
+    volume: str | None = None
 
 
 class OtherScores(NamedTuple):

@@ -169,17 +169,17 @@ class Scores:
         """
         tables = [aliased(ScoreRow) for _ in scorers]
         columns = [getattr(table, name) for table in tables for name in _COLUMNS]
-        query: _Query = select(ScanRow.path, ScanRow.label, ScanRow.sha256, ScanRow.group_name, *columns).where(
-            ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED
-        )
+        query: _Query = select(
+            *(ScanRow.path, ScanRow.label, ScanRow.sha256, ScanRow.group_name, ScanRow.volume_name, *columns)
+        ).where(ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED)
         for name, table in zip(scorers, tables, strict=True):
             query = query.join(table, (table.scan_id == ScanRow.id) & (table.scorer == name))
         query = query.order_by(tables[0].score.desc(), ScanRow.id)
         with self._database.read() as session:
             rows = session.connection().execution_options(yield_per=_PAGE).execute(query)
-            for path, label, sha256, group, score, in_sample, copies_out, *rest in rows:
+            for path, label, sha256, group, volume, score, in_sample, copies_out, *rest in rows:
                 others = tuple(map(OtherScores, rest[::3], rest[1::3], rest[2::3]))
-                yield RankedScan(path, _LABELS[label], score, in_sample, sha256, group, copies_out, others)
+                yield RankedScan(path, _LABELS[label], score, in_sample, sha256, group, copies_out, others, volume)
 
     def of_normals(self, job_id: str, scorer: str) -> "array[float]":
         """The scores that a scorer gave the normals, in no order: n float64."""
@@ -209,9 +209,14 @@ class Scores:
             yield Failure(path, FailureKind(kind), detail)
 
     def ignored(self, job_id: str) -> Iterator[IgnoredFile]:
-        """The files that were found and are not scans, in order of discovery."""
+        """The files that were found and are not scans, in order of discovery; then the scans that were skipped."""
         query: _Query = select(IgnoredRow.id, IgnoredRow.path, IgnoredRow.reason).where(IgnoredRow.job_id == job_id)
         for _, path, reason in self._rows(query, IgnoredRow.id):
+            yield IgnoredFile(path, reason)
+        query = select(ScanRow.id, ScanRow.path, ScanRow.failure_detail).where(
+            ScanRow.job_id == job_id, ScanRow.state == ScanState.SKIPPED
+        )
+        for _, path, reason in self._rows(query, ScanRow.id):
             yield IgnoredFile(path, reason)
 
     def _rows(self, query: _Query, key: Any) -> Iterator[Any]:

@@ -7,11 +7,11 @@ fails, and has to be submitted again.
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 
 from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
 
-from .batches import add_batch
 from .database import Database, changed_rows, upsert
 from .errors import AlreadySubmittedError
 from .records import FoundScan, IgnoredFile, NewJob, SubmissionKey
@@ -21,6 +21,7 @@ from .tables import BatchRow, IgnoredRow, JobRow, SubmissionKeyRow
 ABANDONED_SECONDS = 60.0
 """A job whose submitter did not beat for so long never gets whole."""
 
+_MOST_TOGETHER = 512
 _LOST = "whoever submitted it stopped before it was whole"
 _AGAIN = "submit it again: what is embedded is not embedded twice"
 
@@ -40,7 +41,7 @@ class Submissions:
         after: int = 0,
         whole: bool = True,
     ) -> bool:
-        """Write a part of a job, cut into batches of `job.batch_size`, in one transaction. The first part makes it.
+        """Write a part of a job, cut into batches, in one transaction. The first part makes it.
 
         A part that is there already is not written again, so whoever got no answer may ask again.
 
@@ -78,12 +79,14 @@ class Submissions:
             return True
 
     def _add_scans(self, session: Session, job: NewJob, scans: Sequence[FoundScan]) -> None:
-        ids, pending = _add_batches(session, job, len(scans)), ScanState.PENDING.value
+        sizes, pending = batch_sizes(scans, job.batch_size), ScanState.PENDING.value
+        numbers = _add_batches(session, job.id, sizes)
+        ids = chain.from_iterable(map(repeat, numbers, sizes))
         rows = (
-            (job.id, ids[number // job.batch_size], path, label and str(label), group, pending)
-            for number, (path, label, group) in enumerate(scans)
+            (job.id, batch_id, path, label and str(label), group, volume, pending)
+            for batch_id, (path, label, group, volume) in zip(ids, scans, strict=True)
         )
-        columns = ("job_id", "batch_id", "path", "label", "group_name", "state")
+        columns = ("job_id", "batch_id", "path", "label", "group_name", "volume_name", "state")
         self._database.insert_many(session, "scans", columns, rows)
 
     def of_key(self, key: str) -> tuple[str, str] | None:
@@ -147,6 +150,8 @@ def _new_row(job: NewJob) -> JobRow:
         priority=job.priority,
         follow_links=job.follow_links,
         rehash=job.rehash,
+        intensity=job.intensity,
+        path_key=job.path_key,
         false_alarm_rate=job.false_alarm_rate,
         scorers=list(job.scorers),
         notes=dict(job.notes),
@@ -166,15 +171,30 @@ def _count(row: JobRow, scans: Sequence[FoundScan], ignored: Sequence[IgnoredFil
     row.ignored += len(ignored)
 
 
-def _add_batches(session: Session, job: NewJob, scans: int) -> list[int]:
-    """Insert the batches of so many scans, all full but the last. Returns their ids, which ascend."""
-    full, rest = divmod(scans, job.batch_size)
-    ids: list[int] = []
-    if full:
-        values = {"job_id": job.id, "state": BatchState.PENDING, "deaths": 0, "scans": job.batch_size}
-        values |= {"embedded": 0, "failed": 0, "encoded": 0}
-        # The rows are equal: which of them got which id does not matter.
-        ids += sorted(session.scalars(insert(BatchRow).returning(BatchRow.id), [values] * full))
-    if rest:
-        ids.append(add_batch(session, job.id, rest))
-    return ids
+def batch_sizes(scans: Sequence[FoundScan], size: int) -> list[int]:
+    """Cut scans into batches: how many are in each.
+
+    The slices of a volume stay together, or each batch would read its file again; up to `_MOST_TOGETHER` of them.
+    What comes behind changes nothing but the last size.
+    """
+    sizes: list[int] = []
+    count = 0
+    last: str | None = None
+    for scan in scans:
+        goes_on = scan.volume is not None and scan.volume == last and count < _MOST_TOGETHER
+        if count >= size and not goes_on:
+            sizes.append(count)
+            count = 0
+        count += 1
+        last = scan.volume
+    return [*sizes, count] if count else sizes
+
+
+def _add_batches(session: Session, job_id: str, sizes: Sequence[int]) -> list[int]:
+    """Insert batches of so many scans. Returns their ids, which ascend."""
+    if not sizes:
+        return []
+    values = {"job_id": job_id, "state": BatchState.PENDING, "deaths": 0}
+    values |= {"embedded": 0, "failed": 0, "skipped": 0, "encoded": 0}
+    statement = insert(BatchRow).returning(BatchRow.id, sort_by_parameter_order=True)
+    return list(session.scalars(statement, [values | {"scans": size} for size in sizes]))

@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from .records import DEFAULT_FALSE_ALARM_RATE
+from .records import AUTO_INTENSITY, DEFAULT_FALSE_ALARM_RATE
 from .scorers import DEFAULT_SCORERS
 
 # Names for constraints, the same on every database, so that a migration can drop one.
@@ -66,6 +66,10 @@ class JobRow(Base):
     follow_links: Mapped[bool]
     rehash: Mapped[bool] = mapped_column(default=False)
     """Whether files are read that did not change since they were read last."""
+    intensity: Mapped[str] = mapped_column(Text, default=AUTO_INTENSITY)
+    """How values of more than 8 bits become grey, as `parse_intensity` reads it."""
+    path_key: Mapped[str | None] = mapped_column(Text)
+    """With what paths are hidden in all that leaves the machine: see `hiding.py`. None where they are shown."""
     false_alarm_rate: Mapped[float] = mapped_column(default=DEFAULT_FALSE_ALARM_RATE)
     """The share of normal scans that the report may call anomalies."""
     scorers: Mapped[list[str]] = mapped_column(JSON, default=list(DEFAULT_SCORERS))
@@ -119,6 +123,7 @@ class BatchRow(Base):
     scans: Mapped[int]
     embedded: Mapped[int] = mapped_column(default=0)
     failed: Mapped[int] = mapped_column(default=0)
+    skipped: Mapped[int] = mapped_column(default=0)
     encoded: Mapped[int] = mapped_column(default=0)
     """Scans that went through the encoder; the others had an embedding already."""
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -137,11 +142,14 @@ class ScanRow(Base):
     path: Mapped[str] = mapped_column(Text)
     label: Mapped[str | None] = mapped_column(String(16))
     group_name: Mapped[str | None] = mapped_column(Text)
-    """Of the patient or volume that it belongs to, say; None where the submitter named no groups."""
+    """Of the patient, say, whose scans are left out together; None for a scan that is alone."""
+    volume_name: Mapped[str | None] = mapped_column(Text)
+    """Of the series or the file with several frames that it is a slice of; None for a single picture."""
     state: Mapped[str] = mapped_column(String(16))
     sha256: Mapped[str | None] = mapped_column(String(64))
     failure_kind: Mapped[str | None] = mapped_column(String(32))
     failure_detail: Mapped[str | None] = mapped_column(Text)
+    """Why it failed, or was skipped."""
 
     # No index has `state` in it: it would be written with every scan that is embedded. PostgreSQL keeps room in its
     # pages, so that a scan's new row comes beside the old one.
@@ -233,7 +241,7 @@ class FileRow(Base):
     __tablename__ = "files"
 
     path_digest: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)
-    """blake2b of the absolute path, as the job names it."""
+    """blake2b of the absolute path, as the job names it, and of how it was read."""
     size: Mapped[int] = mapped_column(BigInteger)
     modified_ns: Mapped[int] = mapped_column(BigInteger)
     """Time of the last modification, in nanoseconds since 1970."""

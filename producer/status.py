@@ -27,6 +27,8 @@ class ScanCounts:
     unlabelled: int
     embedded: int
     failed: int
+    skipped: int
+    """Empty slices of volumes."""
     remaining: int
 
 
@@ -69,7 +71,6 @@ class JobStatus:
     @classmethod
     def of(cls, job: Job, progress: Progress, workers: int) -> Self:
         """What the store knows, of a moment."""
-        finished = progress.embedded + progress.failed
         submitting = not job.whole and not job.state.ended
         speed = _images_per_second(progress)
         return cls(
@@ -93,7 +94,8 @@ class JobStatus:
                 unlabelled=job.scans - job.normal - job.anomaly,
                 embedded=progress.embedded,
                 failed=progress.failed,
-                remaining=job.scans - finished,
+                skipped=progress.skipped,
+                remaining=job.scans - progress.scans,
             ),
             ignored=job.ignored,
             batches=BatchCounts(
@@ -103,7 +105,7 @@ class JobStatus:
             ),
             images_per_second=speed,
             eta_seconds=(
-                (job.scans - finished) / speed
+                (job.scans - progress.scans) / speed
                 if speed and job.state == JobState.EMBEDDING and not submitting
                 else None
             ),
@@ -171,7 +173,7 @@ class JobStatus:
 
     @property
     def finished_scans(self) -> int:
-        return self.scans.embedded + self.scans.failed
+        return self.scans.embedded + self.scans.failed + self.scans.skipped
 
     @property
     def exit_code(self) -> int | None:
@@ -196,7 +198,7 @@ def _images_per_second(progress: Progress) -> float | None:
     begun, last = progress.started_at, progress.last_at
     if begun is None or last is None or last <= begun:
         return None
-    return (progress.embedded + progress.failed) / (last - begun).total_seconds()
+    return progress.scans / (last - begun).total_seconds()
 
 
 def job_status(store: "Store", job_id: str) -> JobStatus:
@@ -218,7 +220,7 @@ def status_lines(status: JobStatus) -> list[str]:
         f"Encoder   {status.encoder_key}",
         f"Scans     {status.total}: {scans.normal} normal, {scans.anomaly} anomaly; "
         f"{status.ignored} other files ignored",
-        f"Progress  {scans.embedded} embedded, {scans.failed} failed, {scans.remaining} to go"
+        f"Progress  {scans.embedded} embedded, {scans.failed} failed{_skipped(scans)}, {scans.remaining} to go"
         + speed_text(status, "; "),
     ]
     if status.error:
@@ -241,8 +243,9 @@ def result_lines(status: JobStatus) -> list[str]:
     scans, result = status.scans, status.result or {}
     top = ", ".join(f"{scan['path']} ({scan['score']:.3f})" for scan in result.get("most_anomalous", []))
     failed = f", {scans.failed} failed (failures.csv says why)" if scans.failed else ""
+    embedded = f"{scans.embedded} embedded: {scans.normal} normal, {scans.anomaly} anomaly"
     lines = [
-        f"Scans           {scans.embedded} embedded: {scans.normal} normal, {scans.anomaly} anomaly{failed}",
+        f"Scans           {embedded}{failed}{_skipped(scans)}",
         f"Encoder         {status.encoder_key}",
         f"AUROC           {_auroc(result)}",
         *_other_scorers(status, result),
@@ -252,6 +255,10 @@ def result_lines(status: JobStatus) -> list[str]:
     ]
     notes = [status.notes[key] for key in ("source", "encoder") if key in status.notes]
     return [f"Note: {note}" for note in [*notes, *result.get("warnings", [])]] + lines
+
+
+def _skipped(scans: ScanCounts) -> str:
+    return f", {scans.skipped} empty slices skipped" if scans.skipped else ""
 
 
 def _auroc(result: Mapping[str, Any]) -> str:

@@ -208,6 +208,7 @@ def _counts(job: Job, progress: Progress) -> ReportCounts:
         unlabelled=job.scans - job.normal - job.anomaly,
         embedded=progress.embedded,
         failed=progress.failed,
+        skipped=progress.skipped,
         ignored=job.ignored,
     )
 

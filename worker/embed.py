@@ -121,9 +121,10 @@ class Embedder:
     def _embedded(self, batch: Batch) -> AbstractContextManager[Embedded]:
         files = ScanFiles(self._settings.local_path(batch.root), batch.follow_links, self._settings.max_file_bytes)
         encoder, paths = batch.encoder, [scan.path for scan in batch.scans]
+        root, intensity = batch.root, batch.intensity
         unchanged: dict[str, FileState] = {}
         if not batch.rehash:
-            unchanged = self._patiently(lambda: self._store.files.embedded(batch.root, paths, encoder))
+            unchanged = self._patiently(lambda: self._store.files.embedded(root, intensity, paths, encoder))
         return self._pipeline(batch.encoder).embedded(
             batch.scans,
             files,

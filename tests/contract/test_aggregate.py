@@ -66,6 +66,7 @@ def test_the_files_of_a_large_report_agree(url: str, tmp_path: Path) -> None:
         "unlabelled": 0,
         "embedded": 4550,
         "failed": 450,
+        "skipped": 0,
         "ignored": 2100,
     }
     page = (report / "report.html").read_text(encoding="utf-8")

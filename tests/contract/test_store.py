@@ -96,10 +96,10 @@ def test_files_that_were_read_are_remembered(store: Store) -> None:
     known = {state[path].sha256: b"1234" for path in paths[:3]}
     results = [ScanResult(scan.id, sha256=state[scan.path].sha256) for scan in batch.scans]
     store.batches.finish(batch, results, new(known), state)
-    assert store.files.embedded("/scans", paths, OFFLINE) == {path: state[path] for path in paths[:3]}
-    assert store.files.embedded("/scans/", paths[:1], OFFLINE) == {paths[0]: state[paths[0]]}
-    assert store.files.embedded("/others", paths, OFFLINE) == {}
-    assert store.files.embedded("/scans", paths, parse_encoder()) == {}
+    assert store.files.embedded("/scans", "auto", paths, OFFLINE) == {path: state[path] for path in paths[:3]}
+    assert store.files.embedded("/scans/", "auto", paths[:1], OFFLINE) == {paths[0]: state[paths[0]]}
+    assert store.files.embedded("/others", "auto", paths, OFFLINE) == {}
+    assert store.files.embedded("/scans", "auto", paths, parse_encoder()) == {}
 
 
 def test_what_a_file_held_last_is_remembered(store: Store) -> None:
@@ -111,7 +111,7 @@ def test_what_a_file_held_last_is_remembered(store: Store) -> None:
         assert batch is not None
         results = [ScanResult(scan.id, sha256=state.sha256) for scan in batch.scans]
         store.batches.finish(batch, results, new({state.sha256: b"1234"}), {"d.png": state})
-        assert store.files.embedded("/scans", ["d.png"], OFFLINE) == {"d.png": state}
+        assert store.files.embedded("/scans", "auto", ["d.png"], OFFLINE) == {"d.png": state}
 
 
 def test_a_job_is_found_by_the_beginning_of_its_id(store: Store) -> None:

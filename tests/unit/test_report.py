@@ -120,7 +120,7 @@ def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportDa
         labels_note="sub-folders: no/ is normal, yes/ is anomaly",
         groups_note=None,
         counts=ReportCounts(
-            len(names), len(names) - others, others * labelled, others * (not labelled), len(names), 0, 0
+            len(names), len(names) - others, others * labelled, others * (not labelled), len(names), 0, 0, 0
         ),
         scorers=["centroid"],
         scans=scans,

@@ -24,6 +24,8 @@ JOB = Job(
     encoder=parse_encoder("efficientnet_lite0"),
     priority=Priority.HIGH,
     follow_links=False,
+    intensity="auto",
+    path_key=None,
     false_alarm_rate=0.05,
     scorers=("centroid", "knn"),
     notes={"labels": "by folder"},
@@ -37,7 +39,7 @@ JOB = Job(
     error=None,
     result=None,
 )
-PROGRESS = Progress(10, 2, 4, 38, 2, 38, BEGUN, BEGUN + timedelta(seconds=20))
+PROGRESS = Progress(10, 2, 4, 38, 2, 0, 38, BEGUN, BEGUN + timedelta(seconds=20))
 
 
 def test_the_schemas_own_example_is_one() -> None:

@@ -81,7 +81,7 @@ class Ranking:
 
     def _take(self, page: list[RankedScan]) -> None:
         self._keep([Place(rank, scan) for rank, scan in enumerate(page, len(self._labels) + 1)])
-        _, labels, scores, in_sample, _, groups, copies_out, others = zip(*page, strict=True)
+        _, labels, scores, in_sample, _, groups, copies_out, others, _ = zip(*page, strict=True)
         of_all = [
             (scores, in_sample, copies_out),
             *(tuple(zip(*one, strict=True)) for one in zip(*others, strict=True)),

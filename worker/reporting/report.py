@@ -59,7 +59,8 @@ _NOTHING_TO_LEAVE_OUT = (
 
 @dataclass(frozen=True)
 class ReportCounts:
-    """How many scans the job has, by label and by outcome, and how many files were no scans (`ignored`)."""
+    """How many scans the job has, by label and by outcome, and how many files were no scans (`ignored`). What was
+    skipped are empty slices."""
 
     scans: int
     normal: int
@@ -67,6 +68,7 @@ class ReportCounts:
     unlabelled: int
     embedded: int
     failed: int
+    skipped: int
     ignored: int
 
 
