@@ -2,6 +2,10 @@
 
 import hashlib
 import hmac
+import re
+
+# What discovery makes of patients and series. One without a letter may as well be a number in a path.
+_PSEUDONYM = re.compile("(?:patient|study|series|volume)-(?=[0-9]*[a-f])[0-9a-f]{12}")
 
 
 class Hiding:
@@ -18,6 +22,12 @@ class Hiding:
         """`scan-` and 16 hexadecimal digits of the path's HMAC-SHA256: of a million paths, two are the same with a
         chance of one in 10^7."""
         return path if self._key is None else self._id("scan", path)
+
+    def name(self, name: str, kind: str) -> str:
+        """The name of a `group` or a `volume`: of what is a path, or a part of one, the id. A pseudonym stays."""
+        if self._key is None or _PSEUDONYM.fullmatch(name):
+            return name
+        return self._id(kind, name)
 
     def place(self, place: str) -> str:
         """The same for a source or a folder."""

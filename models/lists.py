@@ -93,7 +93,7 @@ class Lists:
             ids = ids.order_by(ScanRow.id)
         # The page's scans first, and then what is known of them: or PostgreSQL may join all scans of the job.
         page = ids.limit(limit).subquery()
-        columns = (ScanRow.id, ScanRow.path, ScanRow.label, ScanRow.group_name, ScanRow.state)
+        columns = (ScanRow.id, ScanRow.path, ScanRow.label, ScanRow.group_name, ScanRow.volume_name, ScanRow.state)
         reasons = (ScanRow.failure_kind, ScanRow.failure_detail)
         scores = (ScoreRow.score, ScoreRow.score_in_sample)
         query: _Query = (
@@ -181,6 +181,7 @@ def _listed(
     path: str,
     label: str | None,
     group: str | None,
+    volume: str | None,
     state: str,
     kind: str | None,
     detail: str | None,
@@ -193,6 +194,7 @@ def _listed(
         path,
         None if label is None else Label(label),
         group,
+        volume,
         ScanState(state),
         None if kind is None else FailureKind(kind),
         detail,

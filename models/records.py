@@ -254,6 +254,14 @@ class RankedScan(NamedTuple):  # a million of them are made, and written as rows
     volume: str | None = None
 
 
+class Slice(NamedTuple):
+    """A scored scan of a volume."""
+
+    path: str
+    label: Label | None
+    score: float
+
+
 class OtherScores(NamedTuple):
     """What one scorer gives a scan; for a scan that is no normal they are equal."""
 
@@ -353,6 +361,7 @@ class ListedScan(NamedTuple):
     path: str
     label: Label | None
     group: str | None
+    volume: str | None
     state: ScanState
     failure: FailureKind | None
     failure_detail: str | None

@@ -17,6 +17,7 @@ REPORT_FILES = (
     "ignored.csv",
     "duplicates.csv",
     "groups.csv",
+    "volumes.csv",
     "histogram.png",
     "roc.png",
     "precision_recall.png",

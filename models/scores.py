@@ -24,6 +24,7 @@ from .records import (
     PatchPage,
     RankedScan,
     ScorePage,
+    Slice,
     Traits,
     VectorPage,
 )
@@ -180,6 +181,26 @@ class Scores:
             for path, label, sha256, group, volume, score, in_sample, copies_out, *rest in rows:
                 others = tuple(map(OtherScores, rest[::3], rest[1::3], rest[2::3]))
                 yield RankedScan(path, _LABELS[label], score, in_sample, sha256, group, copies_out, others, volume)
+
+    def slices(self, job_id: str, scorer: str, volumes: Sequence[str]) -> dict[str, list[Slice]]:
+        """The scored slices of a few volumes, those of each in order of submission.
+
+        Args:
+            job_id: the job.
+            scorer: whose scores are wanted.
+            volumes: the volumes' names. One that has no scored slice is not in what is returned.
+        """
+        query: _Query = (
+            select(ScanRow.volume_name, ScanRow.path, ScanRow.label, ScoreRow.score)
+            .join(ScoreRow, (ScoreRow.scan_id == ScanRow.id) & (ScoreRow.scorer == scorer))
+            .where(ScanRow.job_id == job_id, ScanRow.state == ScanState.EMBEDDED, ScanRow.volume_name.in_(volumes))
+            .order_by(ScanRow.id)
+        )
+        found: dict[str, list[Slice]] = {}
+        with self._database.read() as session:
+            for volume, path, label, score in session.execute(query):
+                found.setdefault(volume, []).append(Slice(path, _LABELS[label], score))
+        return found
 
     def of_normals(self, job_id: str, scorer: str) -> "array[float]":
         """The scores that a scorer gave the normals, in no order: n float64."""

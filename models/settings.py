@@ -54,6 +54,10 @@ class Settings:
     """How long a worker that is told to stop may go on with its batch; then the batch goes back to the queue."""
     store_seconds: float = 300.0
     """How long a worker asks a store again that cannot be used, before it stops with an error."""
+    source_seconds: float = 60.0
+    """How long an object store or a web server is asked again that does not answer, for each scan."""
+    pseudonym_key: str | None = field(default=None, repr=False)
+    """With what names from headers, and paths that are hidden, become ids; None for the one in `home`."""
     roots: tuple[tuple[Path, Path], ...] = ()
     """Folders that have another path here than where jobs are submitted: (there, here)."""
     gallery_scans: int = 300
@@ -93,6 +97,8 @@ class Settings:
             "max_attempts": _positive,
             "grace_seconds": _seconds,
             "store_seconds": _seconds,
+            "source_seconds": _seconds,
+            "pseudonym_key": str,
             "roots": _roots,
             "gallery_scans": _positive,
             "hub_seconds": _seconds,

@@ -10,7 +10,7 @@ from .labels import below, read_columns
 class Groups:
     """A rule that names the group of a scan by its path below a root."""
 
-    def __init__(self, root: Path, rule: str, labels_file: Path | None = None) -> None:
+    def __init__(self, root: str, rule: str, labels_file: Path | None = None) -> None:
         """Take a rule.
 
         Args:
@@ -24,7 +24,7 @@ class Groups:
         """
         self._rule = rule
         self._seen = 0
-        self._of_path = None if labels_file is None else _column(root, rule, labels_file)
+        self._of_path = None if labels_file is None else _column(Path(root), rule, labels_file)
         self.note = f"groups by --group {rule}" if self._of_path is None else f"groups from the column {rule}"
         try:
             self._pattern = re.compile(rule)

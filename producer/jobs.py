@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, Unpack
 
 from ..models.errors import AlreadySubmittedError, BrokerUnreachableError, JobStateError, KeyReusedError, UsageError
+from ..models.hiding import Hiding
 from ..models.records import Job, JobFilter, ListedScan, Place, ScanFilter, SubmissionKey, Worker
 from ..models.scorers import check_scorers, needs_patches, parse_scorers
 from ..models.settings import Settings
@@ -223,7 +224,7 @@ class StoreJobs:
             raise UsageError(f"job {found.id} has no scores of {scorer!r}: it has {', '.join(found.scorers)}")
         place = None if after is None else _parse_place(after, wanted.by_score)
         rows = self._store.lists.scans(found.id, scorer, wanted, limit + 1, place)
-        page = rows[:limit]
+        page = [_hidden(scan, Hiding(found.path_key)) for scan in rows[:limit]]
         return ScanPage(page, _place(page[-1], wanted.by_score) if len(rows) > limit else None)
 
     def workers(self) -> list[Worker]:
@@ -244,6 +245,16 @@ class StoreJobs:
     def _call(self, job_id: str) -> None:
         for note in call_workers(self._settings, self._store, job_id):
             self._say(note)
+
+
+def _hidden(scan: ListedScan, hiding: Hiding) -> ListedScan:
+    if not hiding:
+        return scan
+    group, volume = (
+        scan.group and hiding.name(scan.group, "group"),
+        scan.volume and hiding.name(scan.volume, "volume"),
+    )
+    return scan._replace(path=hiding.path(scan.path), group=group, volume=volume)
 
 
 def all_scans(jobs: Jobs, job: str, wanted: ScanFilter, scorer: str | None = None) -> Iterator[ListedScan]:

@@ -3,7 +3,7 @@
 import csv
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -35,23 +35,22 @@ class Labels(ABC):
             UsageError: the rule contradicts itself.
         """
 
-    def check(self, scans: Callable[[], Iterable[str]], normal: int, count: int) -> None:
+    def check(self, normal: int, count: int) -> None:
         """Find out whether the rule was right, once it has labelled all scans.
 
         Args:
-            scans: their paths once more, for a message.
             normal: how many of them are normal.
             count: how many there are.
 
         Raises:
             UsageError: a part of the rule matched nothing, or no scan is normal.
         """
-        self._check_parts(scans, count)
+        self._check_parts(count)
         if normal == 0:
             raise UsageError(f"none of the {count} images is known to be normal: {_HOW_TO_NAME_THEM}")
 
     @abstractmethod
-    def _check_parts(self, scans: Callable[[], Iterable[str]], count: int) -> None:
+    def _check_parts(self, count: int) -> None:
         """Raises UsageError when a part of the rule matched nothing."""
 
     @property
@@ -61,13 +60,13 @@ class Labels(ABC):
 
 
 def make_labels(
-    root: Path, normal: Sequence[str] = (), anomaly: Sequence[str] = (), labels_file: Path | None = None
+    root: str, normal: Sequence[str] = (), anomaly: Sequence[str] = (), labels_file: Path | None = None
 ) -> Labels:
     """The rule that the options make.
 
     Args:
-        root: the folder that the scans' paths are relative to.
-        normal: globs on the path or the name, or sub-folders.
+        root: the folder, or the URL, that the scans' paths are relative to.
+        normal: globs on the path or the name, or sub-folders; archives and volumes are folders too.
         anomaly: the same for anomalies.
         labels_file: a CSV file with the columns `path` and `label`.
 
@@ -77,9 +76,9 @@ def make_labels(
     if labels_file is not None and (normal or anomaly):
         raise UsageError("--labels and --normal/--anomaly exclude each other: give one or the other")
     if labels_file is not None:
-        return _ByFile(root, labels_file)
+        return _ByFile(Path(root), labels_file)
     if normal or anomaly:
-        return _ByPatterns(root, normal, anomaly)
+        return _ByPatterns(Path(root), normal, anomaly)
     return _ByFolders()
 
 
@@ -104,7 +103,7 @@ class _ByPatterns(Labels):
                 found = label
         return found
 
-    def _check_parts(self, scans: Callable[[], Iterable[str]], count: int) -> None:
+    def _check_parts(self, count: int) -> None:
         for _, option, _ in self._patterns:
             if option not in self._used:
                 raise UsageError(f"{option} matches none of the {count} images")
@@ -119,9 +118,10 @@ def _matcher(root: Path, pattern: str) -> Callable[[str], bool]:
     folder = _below_root(root, pattern)
     if folder is not None:
         return lambda path: folder == "." or path.startswith(folder + "/")
+    inside = pattern.strip("/") + "/"  # a folder that this machine does not see: in an archive, in an object store
     if "/" in pattern:
-        return lambda path: fnmatchcase(path, pattern)
-    return lambda path: fnmatchcase(PurePosixPath(path).name, pattern)
+        return lambda path: path.startswith(inside) or fnmatchcase(path, pattern)
+    return lambda path: path.startswith(inside) or fnmatchcase(PurePosixPath(path).name, pattern)
 
 
 def _below_root(root: Path, pattern: str) -> str | None:
@@ -151,7 +151,7 @@ class _ByFolders(Labels):
                 return _LABEL_OF_WORD[part.lower()]
         return None
 
-    def _check_parts(self, scans: Callable[[], Iterable[str]], count: int) -> None:
+    def _check_parts(self, count: int) -> None:
         pass  # a known name need not be there
 
     @property
@@ -165,22 +165,21 @@ class _ByFile(Labels):
         self._root = root
         self._file = file
         self._labels: dict[str, Label | None] = {}
-        self._found = 0
         for line, path, text in _read_labels(file):
             label = _read_label(text, f"{file}, line {line}")
             if self._labels.setdefault(below(root, path), label) != label:
                 raise UsageError(f"{file}, line {line}: {path} has another label further up")
+        self._unknown = set(self._labels)
 
     def label(self, path: str) -> Label | None:
-        self._found += path in self._labels
+        self._unknown.discard(path)
         return self._labels.get(path)
 
-    def _check_parts(self, scans: Callable[[], Iterable[str]], count: int) -> None:
-        if self._found == len(self._labels):
+    def _check_parts(self, count: int) -> None:
+        if not self._unknown:
             return
-        unknown = self._labels.keys() - scans()
         for line, path, _ in _read_labels(self._file):
-            if below(self._root, path) in unknown:
+            if below(self._root, path) in self._unknown:
                 raise UsageError(
                     f"{self._file}, line {line}: {path} is none of the {count} images under {self._root}"
                 )

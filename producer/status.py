@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from ..models.errors import JobCancelledError, JobFailedError, ScanomalyError
+from ..models.hiding import Hiding
 from ..models.records import Job, Progress
 from ..models.states import JobState, Priority
 
@@ -71,14 +72,15 @@ class JobStatus:
     @classmethod
     def of(cls, job: Job, progress: Progress, workers: int) -> Self:
         """What the store knows, of a moment."""
+        hiding = Hiding(job.path_key)
         submitting = not job.whole and not job.state.ended
         speed = _images_per_second(progress)
         return cls(
             job=job.id,
             state=job.state,
             submitting=submitting,
-            source=job.source,
-            root=job.root,
+            source=hiding.place(job.source),
+            root=hiding.place(job.root),
             encoder_key=job.encoder.key,
             scorers=job.scorers,
             priority=job.priority,

@@ -16,15 +16,32 @@ from typing import TypedDict, Unpack
 from ..models.background import repeating
 from ..models.encoders import AUTO, DEFAULT_ENCODER, PRECISIONS, EncoderSpec, parse_encoder
 from ..models.errors import BrokerUnreachableError, ReportError, SourceError, StoppedError, StoreUnreachableError
+from ..models.intensity import parse_intensity
 from ..models.patience import patiently
-from ..models.records import DEFAULT_FALSE_ALARM_RATE, FoundScan, IgnoredFile, Job, NewJob, SubmissionKey
+from ..models.records import (
+    AUTO_INTENSITY,
+    DEFAULT_FALSE_ALARM_RATE,
+    FoundScan,
+    IgnoredFile,
+    Job,
+    NewJob,
+    SubmissionKey,
+)
 from ..models.reports import check_replaceable
 from ..models.scorers import DEFAULT_SCORERS, check_scorers, needs_patches, parse_scorers
 from ..models.settings import Settings
+from ..models.sources.members import Limits
+from ..models.sources.objects import ObjectFolder, is_url, local_folder
 from ..models.states import Label, Priority
 from ..models.store import Store
+from ..models.submissions import batch_sizes
 from .datasets import is_dataset, resolve
-from .discover.folders import Folder, PathList, Source
+from .discover.folders import Folder, PathList
+from .discover.headers import holds_several
+from .discover.objects import Objects, OneObject
+from .discover.pseudonyms import Pseudonyms, load_key, path_key
+from .discover.scans import Files, Scan, Scans
+from .discover.slices import Slices, parse_slices
 from .groups import Groups
 from .interrupt import sigterm_as_interrupt
 from .labels import Labels, make_labels
@@ -39,12 +56,16 @@ _BEAT_SECONDS = 2.0
 class Request:
     """What a person asks for: a source, who is normal in it, and how to embed it.
 
-    `source` is a folder, `-` for a list of paths on standard input, `kaggle:owner/name` or `sample:`.
+    `source` is a folder, an archive, a volume, a URL, `-` for a list of paths on standard input,
+    `kaggle:owner/name` or `sample:`.
     `notes` may say why another source or encoder than the usual one was taken.
     """
 
     source: str
     encoder: EncoderSpec
+    slices: Slices = field(default_factory=Slices)
+    intensity: str = AUTO_INTENSITY
+    hide_paths: bool = False
     normal: Sequence[str] = ()
     anomaly: Sequence[str] = ()
     labels_file: Path | None = None
@@ -78,6 +99,14 @@ class JobOptions(TypedDict, total=False):
     priority: str
     rehash: bool
     false_alarm_rate: float
+    plane: str
+    """In which volumes are cut: axial, coronal or sagittal."""
+    slices: str
+    """Which slices of volumes are scans: all, middle:K or every:K."""
+    intensity: str
+    """How values of more than 8 bits become grey: auto, minmax, window:CENTRE,WIDTH or percentile:LOW,HIGH."""
+    hide_paths: bool
+    """Whether ids stand for paths in all that leaves the machine."""
 
 
 def make_request(
@@ -99,10 +128,15 @@ def make_request(
     if precision == AUTO:
         # Chosen here: a job has one, whoever takes its batches.
         precision, notes["encoder"] = suitable_precision(device or settings.device)
+    intensity = options.get("intensity", AUTO_INTENSITY).strip()
+    parse_intensity(intensity)
     weights, labels_file = options.get("weights"), options.get("labels_file")
     return Request(
         source,
         parse_encoder(options.get("encoder", DEFAULT_ENCODER), Path(weights) if weights else None, precision),
+        parse_slices(options.get("slices", "all"), options.get("plane", "axial")),
+        intensity,
+        options.get("hide_paths", False),
         options.get("normal", ()),
         options.get("anomaly", ()),
         Path(labels_file) if labels_file else None,
@@ -124,6 +158,7 @@ class Counts:
 
     labels: Counter[Label | None]
     ignored: Counter[str]
+    volumes: int
 
 
 @dataclass(frozen=True)
@@ -131,7 +166,7 @@ class Prepared:
     """A request whose source was looked through, and whose labels are right. Nothing is stored yet."""
 
     request: Request
-    source: Source
+    source: Scans
     labels: Labels
     groups: Groups | None
     counts: Counts
@@ -139,7 +174,7 @@ class Prepared:
 
 
 def prepare(request: Request, settings: Settings, counted: Callable[[int], None] = lambda _: None) -> Prepared:
-    """Find the scans, and check their labels. Keeps no paths: `store_job` looks again.
+    """Find the scans, and check their labels.
 
     Args:
         request: what is asked for.
@@ -161,47 +196,84 @@ def prepare(request: Request, settings: Settings, counted: Callable[[int], None]
     scans = counts.labels.total()
     if scans == 0:
         raise _no_image(source, counts.ignored.total())
-    labels.check(lambda: _scans(source), counts.labels[Label.NORMAL], scans)
-    notes["labels"] = labels.note
+    labels.check(counts.labels[Label.NORMAL], scans)
     if groups is not None:
         groups.check(scans)
-        notes["groups"] = groups.note
+    notes |= _rule_notes(request, labels, groups, counts)
     return Prepared(request, source, labels, groups, counts, notes)
 
 
-def _open_source(request: Request, settings: Settings, notes: dict[str, str]) -> Source:
-    if request.source == "-":
+def _rule_notes(request: Request, labels: Labels, groups: Groups | None, counts: Counts) -> dict[str, str]:
+    """How labels and groups were found: as a sentence, and without names where paths are hidden."""
+    notes = {"labels": "labels as they were submitted" if request.hide_paths else labels.note}
+    if groups is not None:
+        notes["groups"] = "groups as they were submitted" if request.hide_paths else groups.note
+    elif counts.volumes:
+        notes["groups"] = "groups by patient, where headers name one, or by volume"
+    return notes
+
+
+def _open_source(request: Request, settings: Settings, notes: dict[str, str]) -> Scans:
+    pseudonyms = Pseudonyms(partial(load_key, settings))
+    limits = Limits(member_bytes=settings.max_file_bytes)
+    return Scans(_open_files(request, settings, notes), request.slices, pseudonyms, limits)
+
+
+def _open_files(request: Request, settings: Settings, notes: dict[str, str]) -> Files:
+    source = request.source
+    if source == "-":
         return PathList(sys.stdin, request.follow_links)
-    if not is_dataset(request.source):
-        return Folder(Path(request.source).expanduser(), request.follow_links)
-    dataset = resolve(request.source, settings)
-    if dataset.note:
-        notes["source"] = f"{notes['source']}; {dataset.note}" if "source" in notes else dataset.note
-    return Folder(dataset.folder, request.follow_links)
+    if is_dataset(source):
+        dataset = resolve(source, settings)
+        if dataset.note:
+            notes["source"] = f"{notes['source']}; {dataset.note}" if "source" in notes else dataset.note
+        return Folder(dataset.folder, request.follow_links)
+    path = local_folder(source) if is_url(source) else Path(source).expanduser()
+    if path is None:
+        objects = ObjectFolder(source, settings.source_seconds)
+        return OneObject(objects) if objects.is_file() else Objects(objects)
+    if path.is_file() and holds_several(path.name):
+        return PathList([str(path)], request.follow_links, name=str(path))
+    return Folder(path, request.follow_links)
 
 
-def _count(source: Source, labels: Labels, groups: Groups | None, counted: Callable[[int], None]) -> Counts:
-    counts = Counts(Counter(), Counter())
-    for number, (path, reason) in enumerate(source.walk(), 1):
-        if reason is None:
-            counts.labels[labels.label(path)] += 1
-            if groups is not None:
-                groups.group(path)
+def _count(source: Scans, labels: Labels, groups: Groups | None, counted: Callable[[int], None]) -> Counts:
+    by_label: Counter[Label | None] = Counter()
+    ignored: Counter[str] = Counter()
+    volumes = 0
+    last: str | None = None
+    for number, scan in enumerate(source.walk(), 1):
+        if scan.reason is None:
+            by_label[_label(scan, labels)] += 1
+            _group(scan, groups)
+            volumes += scan.volume is not None and scan.volume != last
+            last = scan.volume
         else:
-            counts.ignored[reason] += 1
+            ignored[scan.reason] += 1
         if number % _PART_FILES == 0:
             counted(number)
-    return counts
+    return Counts(by_label, ignored, volumes)
 
 
-def _scans(source: Source) -> Iterator[str]:
-    return (path for path, reason in source.walk() if reason is None)
+def _label(scan: Scan, labels: Labels) -> Label | None:
+    """The label of a scan, or that of the file that it is a frame of."""
+    label = labels.label(scan.path)
+    return labels.label(scan.file) if label is None and scan.file is not None else label
 
 
-def _no_image(source: Source, others: int) -> SourceError:
-    endings = "JPEG, PNG, BMP, TIFF or WebP"
+def _group(scan: Scan, groups: Groups | None) -> str | None:
+    """The group that the submitter's rule gives a scan, or else what its header says."""
+    if groups is None:
+        return scan.group
+    return groups.group(scan.path) or (scan.file and groups.group(scan.file)) or scan.group
+
+
+def _no_image(source: Scans, others: int) -> SourceError:
+    endings = "JPEG, PNG, BMP, TIFF, WebP, DICOM and NIfTI"
     also = f" among its {others} files" if others else ""
-    return SourceError(f"{source.name} holds no image{also}: Scanomaly reads {endings} files, in sub-folders too")
+    return SourceError(
+        f"{source.name} holds no image{also}: Scanomaly reads {endings} files, in sub-folders and archives too"
+    )
 
 
 def store_job(
@@ -213,8 +285,6 @@ def store_job(
     key: SubmissionKey | None = None,
 ) -> Job:
     """Write the job, in parts when it is large. Of one that is whole nothing can be lost: any worker will find it.
-
-    The source is looked through once more, and what is found now counts: files may have come or gone.
 
     Args:
         prepared: what to write.
@@ -229,7 +299,7 @@ def store_job(
 
     Raises:
         StoppedError: Ctrl-C or SIGTERM; what was stored has failed.
-        UsageError, SourceError: what is found now is not as it should be; what was stored has failed.
+        UsageError: the key that hides paths cannot be loaded.
         StoreUnreachableError: the store was away for too long.
         AlreadySubmittedError: there is a job with this key.
     """
@@ -262,6 +332,8 @@ def _new_job(prepared: Prepared, settings: Settings, key: SubmissionKey | None) 
         priority=request.priority,
         follow_links=request.follow_links,
         rehash=request.rehash,
+        intensity=request.intensity,
+        path_key=path_key(settings) if request.hide_paths else None,
         false_alarm_rate=request.false_alarm_rate,
         scorers=request.scorers,
         key=key,
@@ -313,22 +385,21 @@ class _Part:
 
 def _parts(prepared: Prepared, batch_size: int) -> Iterator[_Part]:
     """Cut what a source holds into parts of whole batches."""
-    source, groups = prepared.source, prepared.groups
-    size = -(-_PART_FILES // batch_size) * batch_size
+    source = prepared.source
     scans: list[FoundScan] = []
     ignored: list[IgnoredFile] = []
     found = 0
-    for path, reason in source.walk():
-        if len(scans) + len(ignored) >= size:
-            ready = len(scans) - len(scans) % batch_size
+    for scan in source.walk():
+        if len(scans) + len(ignored) >= _PART_FILES + batch_size:
+            ready = sum(batch_sizes(scans, batch_size)[:-1])  # the last batch may go on
             yield _Part(scans[:ready], ignored, last=False)
             scans, ignored = scans[ready:], []
-        if reason is None:
-            group = None if groups is None else groups.group(path)
-            scans.append(FoundScan(path, prepared.labels.label(path), group))
+        if scan.reason is None:
+            label, group = _label(scan, prepared.labels), _group(scan, prepared.groups)
+            scans.append(FoundScan(scan.path, label, group, scan.volume))
             found += 1
         else:
-            ignored.append(IgnoredFile(path, reason))
+            ignored.append(IgnoredFile(scan.path, scan.reason))
     if found == 0:
         raise _no_image(source, len(ignored))
     yield _Part(scans, ignored, last=True)

@@ -10,14 +10,16 @@ from pathlib import Path
 from platform import python_version
 
 from ..models.errors import JobFailedError
+from ..models.hiding import Hiding
 from ..models.patience import patiently
 from ..models.records import Job, Progress
 from ..models.settings import Settings
 from ..models.states import JobState
 from ..models.store import Store
 from .closeups import Closeups
-from .encoding.files import ScanFiles
-from .encoding.images import ImageFailure, decode, thumbnail
+from .encoding.files import open_files
+from .encoding.images import thumbnail
+from .encoding.opened import Pictures
 from .reporting.document import comparison, decision, grouped, metrics, trivial
 from .reporting.gallery import Looks
 from .reporting.report import ReportCounts, ReportData, ReportTimings, write_report
@@ -27,6 +29,7 @@ from .scoring.scorer import NoNormalsError, Vectors
 logger = logging.getLogger(__name__)
 
 _THUMBNAIL_PIXELS = 160
+_SLICE_PIXELS = 80
 _PACKAGES = (
     "scanomaly",
     "torch",
@@ -136,7 +139,8 @@ class Aggregator:
                 scorer.score(name)
         except NoNormalsError:
             failure = next(self._store.scores.failures(job.id), None)
-            first = f"; the first: {failure.path}: {failure.detail}" if failure else ""
+            hiding = Hiding(job.path_key)
+            first = f"; the first: {hiding.path(failure.path)}: {failure.detail}" if failure else ""
             raise JobFailedError(
                 f"none of the {job.normal} normal scans could be embedded, so there is no reference{first}"
             ) from None
@@ -147,7 +151,8 @@ class Aggregator:
         """Write the report, and return what the store keeps of it."""
         progress = self._store.progress(job.id)
         timings = _timings(job, progress, scoring_seconds, now)
-        files = ScanFiles(self._settings.local_path(job.root), job.follow_links, self._settings.max_file_bytes)
+        files = open_files(job.root, job.follow_links, self._settings)
+        pictures = Pictures(files, job.intensity, self._settings.max_pixels)
         closeups = Closeups(self._store, job, scorer.outline)
         can_leave_out = scorer.outline.can_leave_out
         data = ReportData(
@@ -173,8 +178,15 @@ class Aggregator:
             timings=timings,
             versions=_versions(),
             gallery_scans=self._settings.gallery_scans,
-            looks=Looks(lambda path: self._thumbnail(files, path), closeups.nearest, closeups.heat_maps),
+            looks=Looks(
+                thumbnail=lambda path: _thumbnail(pictures, path, _THUMBNAIL_PIXELS),
+                small=lambda path: _thumbnail(pictures, path, _SLICE_PIXELS),
+                nearest=closeups.nearest,
+                heat_maps=closeups.heat_maps,
+            ),
+            slices=partial(self._store.scores.slices, job.id, job.scorers[0]),
             embedding_map=closeups.embedding_map(),
+            hiding=Hiding(job.path_key),
         )
         findings = write_report(data, folder)
         return {
@@ -182,17 +194,17 @@ class Aggregator:
             "decision": decision(findings),
             "scorers": comparison(findings),
             "shortcuts": trivial(findings),
-            "groups": grouped(findings),
+            "groups": grouped(findings.groups),
+            "volumes": grouped(findings.volumes),
             "timings": asdict(timings),
             "warnings": list(findings.warnings),
             "most_anomalous": [{"path": scan.path, "score": scan.score} for scan in findings.most_anomalous],
         }
 
-    def _thumbnail(self, files: ScanFiles, path: str) -> bytes | None:
-        try:
-            return thumbnail(decode(files.read(path), self._settings.max_pixels), _THUMBNAIL_PIXELS)
-        except ImageFailure:
-            return None
+
+def _thumbnail(pictures: Pictures, path: str, pixels: int) -> bytes | None:
+    picture = pictures.picture(path)
+    return None if picture is None else thumbnail(picture, pixels)
 
 
 def _scoring_seconds(job: Job) -> float:

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..models.records import Batch, FileState, NewContent, ScanResult
 from ..models.settings import Settings
 from ..models.states import FailureKind
 from ..models.store import Store
-from .encoding.files import ScanFiles
+from .encoding.files import ScanFiles, open_files
 from .encoding.pipeline import Embedded, Pipeline
 from .room import Room
 from .watchdog import Watchdog
@@ -25,6 +25,7 @@ from .watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 _DEATHS_BEFORE_SPLIT = 2
+_PLACES = 4
 _T = TypeVar("_T")
 
 
@@ -43,6 +44,7 @@ class Embedder:
         self._watchdog = Watchdog(settings.scan_seconds)
         self._lock = threading.Lock()
         self._under_way: set[int] = set()
+        self._files_of: dict[tuple[str, bool], ScanFiles] = {}
         self._current: tuple[EncoderSpec, Pipeline] | None = None
 
     def embed(self, batch_id: int, worker: str) -> None:
@@ -118,19 +120,32 @@ class Embedder:
         except BrokerUnreachableError as error:
             logger.warning("%s; the next calls of job %s are sent when it is back", error, job_id)
 
-    def _embedded(self, batch: Batch) -> AbstractContextManager[Embedded]:
-        files = ScanFiles(self._settings.local_path(batch.root), batch.follow_links, self._settings.max_file_bytes)
+    @contextmanager
+    def _embedded(self, batch: Batch) -> Iterator[Embedded]:
         encoder, paths = batch.encoder, [scan.path for scan in batch.scans]
         root, intensity = batch.root, batch.intensity
         unchanged: dict[str, FileState] = {}
         if not batch.rehash:
             unchanged = self._patiently(lambda: self._store.files.embedded(root, intensity, paths, encoder))
-        return self._pipeline(batch.encoder).embedded(
-            batch.scans,
-            files,
-            lambda sha256: self._patiently(lambda: self._store.contents.is_known(sha256, encoder)),
-            unchanged,
-        )
+
+        def is_known(sha256: str) -> bool:
+            return self._patiently(lambda: self._store.contents.is_known(sha256, encoder))
+
+        with (
+            self._files(batch).ahead([path for path in paths if path not in unchanged]) as files,
+            self._pipeline(encoder).embedded(batch.scans, files, is_known, unchanged, intensity) as embedded,
+        ):
+            yield embedded
+
+    def _files(self, batch: Batch) -> ScanFiles:
+        """The files of a batch's job. Those of the last jobs are kept, with the archives that are open."""
+        key = (batch.root, batch.follow_links)
+        with self._lock:
+            files = self._files_of.pop(key, None) or open_files(*key, self._settings)
+            self._files_of[key] = files
+            while len(self._files_of) > _PLACES:
+                del self._files_of[next(iter(self._files_of))]  # a batch that uses it goes on doing so
+            return files
 
     def _pipeline(self, spec: EncoderSpec) -> Pipeline:
         """The pipeline with this encoder. No batch with another is under way, or this one would not be."""

@@ -31,8 +31,8 @@ def run(
 ) -> int:
     """Score a folder of scans here and write the report.
 
-    SOURCE is a folder, `-` for paths on standard input, `kaggle:OWNER/NAME`, or `sample:` for scans that
-    Scanomaly draws itself.
+    SOURCE is a folder, an archive or a volume, a URL (s3://, gs://, https://), `-` for paths on standard input,
+    `kaggle:OWNER/NAME`, or `sample:` for scans that Scanomaly draws itself.
     """
     from ..run import resume_job, run_job
     from ..watch import make_counter, make_display

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import click
 
 from ...models.encoders import AUTO, DEFAULT_ENCODER, OFFLINE_ENCODER, PRECISIONS
-from ...models.records import DEFAULT_FALSE_ALARM_RATE
+from ...models.intensity import parse_intensity
+from ...models.records import AUTO_INTENSITY, DEFAULT_FALSE_ALARM_RATE
 from ...models.scorers import DEFAULT_SCORERS, SCORERS, parse_scorers
 from ...models.states import Priority
 
@@ -79,6 +80,32 @@ def job_options(function: Function) -> Function:
             callback=lambda _context, _option, names: parse_scorers(names),
             help=f"Of {', '.join(SCORERS)}, with commas between them: the first ranks, the report compares all.",
         ),
+        click.option(
+            "--intensity",
+            default=AUTO_INTENSITY,
+            show_default=True,
+            metavar="HOW",
+            callback=lambda _context, _option, text: parse_intensity(text) and text.strip(),
+            help="How values of more than 8 bits become grey: auto, minmax, window:CENTRE,WIDTH or "
+            "percentile:LOW,HIGH.",
+        ),
+        click.option(
+            "--slices",
+            default="all",
+            show_default=True,
+            metavar="WHICH",
+            help="Which slices of volumes are scans: all, middle:K or every:K.",
+        ),
+        click.option(
+            "--plane",
+            type=click.Choice(["axial", "coronal", "sagittal"]),
+            default="axial",
+            show_default=True,
+            help="In which volumes of voxels are cut.",
+        ),
+        click.option(
+            "--hide-paths", is_flag=True, help="Have ids for paths in the report, in the status and in the service."
+        ),
         click.option("--out", type=click.Path(path_type=Path), help="The folder to write the report into."),
         click.option(
             "--labels",
@@ -89,7 +116,8 @@ def job_options(function: Function) -> Function:
         click.option(
             "--group",
             metavar="COLUMN|REGEX",
-            help="What scans of a patient share: a column of --labels, or a regular expression on the path.",
+            help="What scans of a patient share: a column of --labels, or a regular expression on the path. "
+            "DICOM headers tell it without.",
         ),
         click.option(
             "--anomaly", multiple=True, metavar="GLOB", help="Scans known to be anomalies: a glob or a sub-folder."

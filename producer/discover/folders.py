@@ -1,15 +1,17 @@
-"""Finds the scans of a folder or of a list of paths, and tells what is not one.
+"""Finds the files of a folder or of a list of paths, and tells which are none for Scanomaly.
 
 A source can be walked several times, and keeps no paths: there may be millions.
 """
 
+import errno
 import hashlib
 import os
+import stat
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Protocol, TypeAlias
+from typing import IO, BinaryIO, TypeAlias
 
 from ...models.errors import SourceError, UsageError
 from ...models.reports import is_report
@@ -17,23 +19,11 @@ from ...models.reports import is_report
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"})
 
 Entry: TypeAlias = tuple[str, str | None]
-"""A path below a source's root, with `/` between its parts, and why it is ignored, or None for a scan."""
-
-
-class Source(Protocol):
-    """Where scans are."""
-
-    name: str
-    """What messages call it."""
-    root: Path
-    """The absolute folder that the scans' paths are relative to."""
-
-    def walk(self) -> Iterator[Entry]:
-        """Look again, and yield what is there in a stable order; no path twice."""
+"""A path below a source's root, with `/` between its parts, and why it is ignored, or None."""
 
 
 class Folder:
-    """A folder of scans.
+    """A folder of files.
 
     Entries come in the order of their names' code points, folder by folder. A link to a folder is followed; a
     folder that was walked already is not walked again, so loops end.
@@ -50,10 +40,11 @@ class Folder:
             UsageError: the folder is not there, is a file, or cannot be read.
         """
         self.name = str(folder)
-        self.root = Path(os.path.abspath(folder))
+        self._root = Path(os.path.abspath(folder))
+        self.root = str(self._root)
         self._follow_links = follow_links
-        if not self.root.is_dir():
-            what = "is a file: give its folder" if self.root.exists() else "is not there"
+        if not self._root.is_dir():
+            what = "is a file: give its folder" if self._root.exists() else "is not there"
             raise UsageError(f"{folder} {what}")
         try:
             os.scandir(self.root).close()
@@ -61,7 +52,12 @@ class Folder:
             raise UsageError(f"{folder} cannot be read ({error.strerror})") from None
 
     def walk(self) -> Iterator[Entry]:
-        return _walk(self.root, "", set(), _Border(self.root, self._follow_links))
+        """Look again, and yield what is there."""
+        return _walk(self._root, "", set(), _Border(self._root, self._follow_links))
+
+    def open(self, path: str) -> BinaryIO:
+        """A regular file below the folder. Raises OSError."""
+        return open_regular(self._root / path)
 
 
 class PathList:
@@ -71,18 +67,21 @@ class PathList:
     kept in a temporary file.
     """
 
-    def __init__(self, lines: Iterable[str], follow_links: bool = False) -> None:
+    def __init__(
+        self, lines: Iterable[str], follow_links: bool = False, name: str = "the list on standard input"
+    ) -> None:
         """Take a list.
 
         Args:
             lines: the paths.
+            name: what messages call it.
             follow_links: whether symbolic links may lead out of the folder that the paths have in common; else
                 those that do are ignored.
 
         Raises:
             SourceError: the list is empty.
         """
-        self.name = "the list on standard input"
+        self.name = name
         self._follow_links = follow_links
         self._file = _temporary_file(self)
         root = ""
@@ -93,16 +92,37 @@ class PathList:
                 root = os.path.commonpath([folder, root or folder])
         if not root:
             raise SourceError(f"{self.name} is empty: give one path a line")
-        self.root = Path(root)
+        self.root = root
 
     def walk(self) -> Iterator[Entry]:
-        border = _Border(self.root, self._follow_links)
-        begin = len(str(self.root).rstrip("/")) + 1
+        """Yield what is in the list."""
+        border = _Border(Path(self.root), self._follow_links)
+        begin = len(self.root.rstrip("/")) + 1
         self._file.seek(0)
         for line in self._file:
             path = line.removesuffix("\n")
             reason = _ignore_reason(path) or border.reason(path)
             yield (path[begin:], None) if reason is None else _entry(path[begin:], reason)
+
+    def open(self, path: str) -> BinaryIO:
+        """A regular file of the list. Raises OSError."""
+        return open_regular(Path(self.root) / path)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read its beginning. Never waits for a pipe or a device.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    try:
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    except ValueError as error:  # a NUL in its name
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "a pipe, socket or device")
+    return file
 
 
 def _temporary_file(owner: object) -> IO[str]:
@@ -219,8 +239,6 @@ def _ignore_reason(path: str) -> str | None:
     name = path[path.rfind("/") + 1 :]
     if name[:1] == ".":
         return "hidden"
-    if name[name.rfind(".") :].lower() not in IMAGE_ENDINGS:
-        return "not an image by its ending"
     return None
 
 

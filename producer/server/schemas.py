@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, field_validator
 
 from ...models.encoders import DEFAULT_ENCODER, PRECISIONS
-from ...models.records import DEFAULT_FALSE_ALARM_RATE
+from ...models.records import AUTO_INTENSITY, DEFAULT_FALSE_ALARM_RATE
 from ...models.scorers import DEFAULT_SCORERS
 from ...models.states import FailureKind, Label, Priority, ScanState
 
@@ -59,6 +59,15 @@ class SubmitRequest(BaseModel):
         DEFAULT_FALSE_ALARM_RATE, gt=0, lt=1, description="The share of normals that may be called anomalies."
     )
 
+    plane: Literal["axial", "coronal", "sagittal"] = Field("axial", description="In which volumes are cut.")
+    slices: _Name = Field("all", description="Which slices of volumes are scans: all, middle:K or every:K.")
+    intensity: _Name = Field(
+        AUTO_INTENSITY,
+        description="How values of more than 8 bits become grey: auto, minmax, window:CENTRE,WIDTH or "
+        "percentile:LOW,HIGH.",
+    )
+    hide_paths: bool = Field(False, description="Have ids for paths in all that the service and the report tell.")
+
     @field_validator("source", "labels_file", "weights", mode="after")
     @classmethod
     def _encodes(cls, path: str | None) -> str | None:
@@ -99,6 +108,7 @@ class Scan(BaseModel):
                     "path": "yes/Y12.jpg",
                     "label": "anomaly",
                     "group": None,
+                    "volume": None,
                     "state": "embedded",
                     "failure": None,
                     "score": 0.2413,
@@ -112,6 +122,7 @@ class Scan(BaseModel):
     path: str = Field(description="Below the job's root, with / between its parts.")
     label: Label | None
     group: str | None
+    volume: str | None = Field(description="What it is a slice of; null for a single picture.")
     state: ScanState
     failure: Failure | None
     score: float | None = Field(description="Of a normal, without itself; null before it is scored.")

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
@@ -20,7 +20,16 @@ import pytest
 from pyarrow import parquet
 
 from scanomaly.models.errors import ReportError
-from scanomaly.models.records import Failure, IgnoredFile, NamedScan, OtherScores, OutlinePage, RankedScan
+from scanomaly.models.hiding import Hiding
+from scanomaly.models.records import (
+    Failure,
+    IgnoredFile,
+    NamedScan,
+    OtherScores,
+    OutlinePage,
+    RankedScan,
+    Slice,
+)
 from scanomaly.models.reports import REPORT_FILES, is_report
 from scanomaly.models.states import Label
 from scanomaly.worker.reporting import ranking
@@ -95,7 +104,8 @@ def looks(
     nearest: NamedScan | None = None,
     heat: np.ndarray | None = None,
 ) -> Looks:
-    return Looks(thumbnail, lambda digests: [nearest] * len(digests), lambda digests: [heat] * len(digests))
+    of_all = (lambda digests: [nearest] * len(digests), lambda digests: [heat] * len(digests))
+    return Looks(thumbnail, thumbnail, *of_all)
 
 
 def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportData:
@@ -135,8 +145,19 @@ def make_data(names: list[str] | None = None, labelled: bool = True) -> ReportDa
         versions={"scanomaly": "0.1.0", "numpy": "2.4.6"},
         gallery_scans=300,
         looks=looks(),
+        slices=lambda volumes: slices_of(scans, volumes),
         embedding_map=EmbeddingMap([], 0.0, len(names)),
+        hiding=Hiding(None),
     )
+
+
+def slices_of(scans: Iterable[RankedScan], volumes: Sequence[str]) -> dict[str, list[Slice]]:
+    """In order of their paths."""
+    ordered = sorted(scans, key=lambda scan: scan.path)
+    return {
+        name: [Slice(scan.path, scan.label, scan.score) for scan in ordered if scan.volume == name]
+        for name in volumes
+    }
 
 
 def names_in(folder: Path) -> list[str]:
@@ -199,7 +220,9 @@ class TestDocument:
         jsonschema.Draft202012Validator.check_schema(SCHEMA)
         jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
         assert document["files"] == names_in(tmp_path / "report")
-        assert set(REPORT_FILES) - {"groups.csv"} - set(document["files"]) == (set() if labelled else CURVES)
+        assert set(REPORT_FILES) - {"groups.csv", "volumes.csv"} - set(document["files"]) == (
+            set() if labelled else CURVES
+        )
         scans = list(data.scans)
         if labelled:
             truth = [scan.label is Label.ANOMALY for scan in scans]
@@ -249,7 +272,8 @@ class TestTables:
         assert [int(row[0]) for row in rows] == list(range(1, len(HOSTILE_NAMES) + 2))
         assert [row[1] for row in rows] == [*(n.replace("\udce9", "\\udce9") for n in HOSTILE_NAMES), "x"]
         assert [float(row[3]) for row in rows[:-1]] == [scan.score for scan in data.scans]
-        assert rows[-1][2:-1] == ["", "0.3333333333333333", "0.1", "ff", str(1 / 6), "anomaly", ""]
+        assert rows[-1][2:9] == ["", "0.3333333333333333", "0.1", "ff", str(1 / 6), "anomaly", ""]
+        assert rows[-1][10] == ""  # the volume
         assert {row[2] for row in rows} == {"normal", "anomaly", ""}
 
     def test_the_parquet_file_is_the_csv_file(self, tmp_path: Path):

@@ -1,122 +1,115 @@
-"""A scan's path below its job's root → the file's bytes. Nothing outside of the root is ever read."""
+"""A scan's path below its job's root → the bytes of its file, or of its member of an archive."""
 
-import errno
-import os
-import stat
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
 from typing import NamedTuple
 
+from ...models.settings import Settings
+from ...models.sources.addresses import Address, candidates, is_plain
+from ...models.sources.archives import (
+    ArchiveError,
+    Limits,
+    MemberMissingError,
+    MemberTooLargeError,
+    OpenArchives,
+)
 from ...models.states import FailureKind
-from .images import ImageFailure, readable_bytes
-
-_GONE = (errno.ENOENT, errno.ENOTDIR)
-_FORBIDDEN = (errno.EACCES, errno.EPERM)
-_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+from .images import ImageFailure
+from .places import FileVersion, Place, open_place
 
 
-class FileVersion(NamedTuple):
-    """A file's size in bytes, and the time of its last modification in nanoseconds since 1970."""
+class Found(NamedTuple):
+    """Where a scan is, and the version of the file that holds it."""
 
-    size: int
-    modified_ns: int
+    address: Address
+    version: FileVersion
 
 
 class ScanFiles:
-    """The scans below one root.
+    """The scans of one place. Safe to use from several threads."""
 
-    Safe to use from several threads.
-    """
-
-    def __init__(self, root: Path, follow_links: bool, max_bytes: int) -> None:
+    def __init__(self, place: Place, max_bytes: int) -> None:
         """Args:
-        root: the folder that paths start at. It may be a symbolic link itself, and need not exist.
-        follow_links: whether symbolic links may lead out of the root.
-        max_bytes: size above which a file is not read.
+        place: where the files are.
+        max_bytes: size above which a member of an archive is not read.
         """
-        self._root = root
-        self._real_root = Path(os.path.realpath(root))
-        self._follow_links = follow_links
-        self._max_bytes = max_bytes
+        self._place = place
+        self._archives = OpenArchives(place.open, Limits(member_bytes=max_bytes))
 
-    def read(self, path: str, reserve: Callable[[int], None] = lambda size: None) -> bytes:
-        """Read a whole regular file. Never waits for a pipe or a device.
+    @contextmanager
+    def ahead(self, paths: Sequence[str]) -> Iterator["ScanFiles"]:
+        """The same scans, some of whose files may be read before they are asked for while the block runs."""
+        with self._place.ahead([path for path in paths if is_plain(path)]) as place:
+            files = copy(self)
+            files._place = place
+            yield files
 
-        Args:
-            path: relative to the root, with `/` between its parts.
-            reserve: called with the file's size before any of it is read; what it raises ends the reading.
+    @property
+    def stamps_are_times(self) -> bool:
+        return self._place.stamps_are_times
+
+    def find(self, path: str) -> Found:
+        """Find out what a path means.
 
         Raises:
-            ImageFailure: OUTSIDE_ROOT, MISSING, UNREADABLE, EMPTY or TOO_LARGE.
+            ImageFailure: OUTSIDE_ROOT, MISSING, UNREADABLE or TRUNCATED (a damaged archive).
+            OSError: this process is at fault: it has no file descriptor or memory left.
+        """
+        missing: ImageFailure | None = None
+        for address in candidates(path):
+            try:
+                version = self._place.version(address.file)
+                if address.member is None or self._has(address.file, version, address.member):
+                    return Found(address, version)
+            except ImageFailure as failure:
+                if failure.kind is not FailureKind.MISSING:
+                    raise
+                missing = missing or failure
+        raise missing or ImageFailure(FailureKind.MISSING, "The archive does not hold the file any more.")
+
+    def read(self, found: Found, reserve: Callable[[int], None] = lambda size: None) -> bytes:
+        """Read the whole of a file, or of a member of an archive.
+
+        Args:
+            found: what `find` returned.
+            reserve: called with its size before any of it is read; what it raises ends the reading.
+
+        Raises:
+            ImageFailure: OUTSIDE_ROOT, MISSING, UNREADABLE, EMPTY, TOO_LARGE or TRUNCATED.
             OSError: this process, not the file, is at fault: it has no file descriptor or memory left.
         """
+        address = found.address
+        if address.member is None:
+            return self._place.read(address.file, reserve)
         try:
-            with open(self._resolve(path), "rb", opener=self._open) as file:
-                size = self._check(os.fstat(file.fileno()))
-                reserve(size)
-                data = file.read(size + 1)
-        except (OSError, ValueError) as error:
-            raise _reading_failure(error) from error
-        if len(data) != size:
-            raise ImageFailure(FailureKind.UNREADABLE, "The file changed while it was read.")
+            data = self._archives.read(address.file, found.version, address.member, reserve)
+        except ArchiveError as error:
+            raise _failure(error) from error
         if not data:
             raise ImageFailure(FailureKind.EMPTY, "The file is empty.")
         return data
 
-    def version(self, path: str) -> FileVersion:
-        """What tells whether a file has changed.
-
-        Args:
-            path: relative to the root, with `/` between its parts.
-
-        Raises:
-            ImageFailure: OUTSIDE_ROOT, MISSING or UNREADABLE.
-        """
+    def _has(self, file: str, version: FileVersion, member: str) -> bool:
         try:
-            status = self._resolve(path).stat()
-        except (OSError, ValueError) as error:
-            raise _reading_failure(error) from error
-        return FileVersion(status.st_size, status.st_mtime_ns)
-
-    def _resolve(self, path: str) -> Path:
-        if path.startswith("/") or ".." in path.split("/"):
-            raise ImageFailure(FailureKind.OUTSIDE_ROOT, "The path leads out of the job's folder.")
-        if self._follow_links:
-            return self._root / path
-        real = Path(os.path.realpath(self._root / path))
-        if not real.is_relative_to(self._real_root):
-            raise ImageFailure(
-                FailureKind.OUTSIDE_ROOT,
-                "A symbolic link leads out of the job's folder: submit with --follow-links to allow it.",
-            )
-        return real
-
-    def _open(self, path: str, flags: int) -> int:
-        # A resolved path has no link left: one that is there now was put there after the check. A FIFO without a
-        # writer would block a plain open.
-        return os.open(path, flags | os.O_NONBLOCK | (0 if self._follow_links else os.O_NOFOLLOW))
-
-    def _check(self, status: os.stat_result) -> int:
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageFailure(FailureKind.UNREADABLE, "The path is a pipe, socket or device, not a regular file.")
-        if status.st_size > self._max_bytes:
-            raise ImageFailure(
-                FailureKind.TOO_LARGE,
-                f"The file has {readable_bytes(status.st_size)}; "
-                f"the limit is {readable_bytes(self._max_bytes)} (SCANOMALY_MAX_FILE_BYTES).",
-            )
-        return status.st_size
+            return self._archives.has(file, version, member)
+        except ArchiveError as error:
+            raise _failure(error) from error
 
 
-def _reading_failure(error: OSError | ValueError) -> Exception:
-    number = getattr(error, "errno", None)
-    if number in _OURS:
-        return error
-    if number in _GONE:
-        return ImageFailure(FailureKind.MISSING, "The file is no longer there.")
-    if number == errno.EISDIR:
-        return ImageFailure(FailureKind.UNREADABLE, "The path is a folder, not a file.")
-    if number in _FORBIDDEN:
-        return ImageFailure(FailureKind.UNREADABLE, "The worker has no permission to read the file.")
-    reason = getattr(error, "strerror", None) or str(error)
-    return ImageFailure(FailureKind.UNREADABLE, f"The file cannot be read: {reason}.")
+def open_files(root: str, follow_links: bool, settings: Settings) -> ScanFiles:
+    """The scans below a job's root: a folder, or a URL.
+
+    Raises:
+        UsageError: it is a URL whose driver is not installed here.
+    """
+    return ScanFiles(open_place(root, settings, follow_links), settings.max_file_bytes)
+
+
+def _failure(error: ArchiveError) -> ImageFailure:
+    kind = FailureKind.TRUNCATED
+    if isinstance(error, MemberMissingError):
+        kind = FailureKind.MISSING
+    elif isinstance(error, MemberTooLargeError):
+        kind = FailureKind.TOO_LARGE
+    return ImageFailure(kind, error.detail)

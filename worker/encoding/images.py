@@ -102,22 +102,37 @@ class ImageFailure(Exception):  # noqa: N818  (it is a result of a scan, not a f
         return type(self), (self.kind, self.detail)
 
 
-class _Source(io.BytesIO):
+class Source(io.BytesIO):
     """A file's content that Pillow may read in so many parts only."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, header: bytes = b"") -> None:
+        """Args:
+        data: the whole file.
+        header: is read in place of the first bytes: one that names another page of a TIFF as its first.
+        """
         super().__init__(data)
         self.reads_left: int | None = _MAX_READS + len(data) // _BYTES_PER_READ
+        self._header = header
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self.reads_left is not None:
             self.reads_left -= 1
             if self.reads_left < 0:
                 raise ValueError("too many parts")
-        return super().read(size)
+        start = self.tell()
+        data = super().read(size)
+        if start < len(self._header):
+            header = self._header[start : start + len(data)]
+            return header + data[len(header) :]
+        return data
 
 
-def decode(data: bytes, max_pixels: int, check: Callable[[Image.Image], None] = lambda image: None) -> Image.Image:
+def decode(
+    data: bytes,
+    max_pixels: int,
+    check: Callable[[Image.Image], None] = lambda image: None,
+    deep_grey: Callable[[Image.Image], Image.Image] | None = None,
+) -> Image.Image:
     """Decode an image file's content. Safe to call from several threads, with the same `max_pixels` in all.
 
     Args:
@@ -125,6 +140,7 @@ def decode(data: bytes, max_pixels: int, check: Callable[[Image.Image], None] = 
         max_pixels: width × height above which nothing is decoded.
         check: called with the image when its format, mode and size are known and no pixel is decoded yet; what it
             raises ends the decoding.
+        deep_grey: turns grey of more than 8 bits into RGB in place of what is said below.
 
     Returns:
         The image in mode RGB, 8 bits a channel, as stored. Grey of 16 or 32 bits, integer or float, is scaled
@@ -134,30 +150,78 @@ def decode(data: bytes, max_pixels: int, check: Callable[[Image.Image], None] = 
     Raises:
         ImageFailure: NOT_AN_IMAGE, TRUNCATED (cut short or damaged) or TOO_LARGE.
     """
-    if not data:
+    source = Source(data)
+    image = open_image(source, max_pixels)
+    check(image)
+    load(image, source)
+    rgb = to_rgb(image, deep_grey or _scale_to_8_bits)
+    rgb.format = image.format
+    return rgb
+
+
+def open_image(source: Source, max_pixels: int) -> Image.Image:
+    """The first part of `decode`: format, mode and size are known, and the size is allowed."""
+    if not source.getvalue():
         raise ImageFailure(FailureKind.EMPTY, "The file is empty.")
     # Twice this is what Pillow refuses. It allocates for GIF and WebP while it opens them, and asks only this.
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
-    source = _Source(data)
     try:
         image = Image.open(source, formats=FORMATS)
         pixels = max(image.width * image.height, _tile_pixels(image))
     except Image.DecompressionBombError as error:
-        raise _too_many_pixels(max_pixels) from error
+        raise too_many_pixels(max_pixels) from error
     except Exception as error:  # Pillow's parsers raise nearly anything on bad bytes
-        raise _opening_failure(data, error) from error
+        raise _opening_failure(source.getvalue(), error) from error
     if pixels > max_pixels:
-        raise _too_many_pixels(max_pixels)
-    check(image)
+        raise too_many_pixels(max_pixels)
+    return image
+
+
+def load(image: Image.Image, source: Source) -> None:
+    """The second part of `decode`: the pixels, in the mode of the file."""
     if image.format != "PNG":  # it alone has chunks after its pixels; BMP's runs are read byte by byte
         source.reads_left = None
     try:
         image.load()
     except Exception as error:
         raise _decoding_failure(image, error) from error
-    rgb = _to_rgb(image)
-    rgb.format = image.format
-    return rgb
+
+
+def is_deep_grey(image: Image.Image) -> bool:
+    """Whether it is grey of more than 8 bits a pixel."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def to_rgb(image: Image.Image, deep_grey: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """The last part of `decode`: a loaded image's pixels in RGB."""
+    try:
+        return deep_grey(image) if is_deep_grey(image) else image.convert("RGB")
+    except ImageFailure:
+        raise
+    except MemoryError as error:
+        raise _decoding_failure(image, error) from error
+    except Exception as error:
+        raise ImageFailure(
+            FailureKind.NOT_AN_IMAGE, f"Its {image.mode} colours cannot be turned into RGB ({_one_line(error)})."
+        ) from error
+
+
+def grey_to_rgb(image: Image.Image, scale: Callable[[NDArray[Any]], NDArray[Any]]) -> Image.Image:
+    """A loaded grey image in RGB; `scale` turns its values, a part at a time, into 0 to 255."""
+    grey = np.empty((image.height, image.width), np.uint8)
+    for (left, top, right, bottom), part in grey_parts(image):
+        grey[top:bottom, left:right] = scale(part)
+    return Image.fromarray(grey).convert("RGB")
+
+
+def grey_parts(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], NDArray[Any]]]:
+    """(box, values) of parts of a grey image: NumPy's copy of a whole one takes twice its memory."""
+    width = min(image.width, _PART_PIXELS)
+    height = _PART_PIXELS // width
+    for top in range(0, image.height, height):
+        for left in range(0, image.width, width):
+            box = (left, top, min(left + width, image.width), min(top + height, image.height))
+            yield box, np.asarray(image.crop(box))
 
 
 def decoding_bytes(image: Image.Image, file_bytes: int) -> int:
@@ -179,7 +243,9 @@ def thumbnail(image: Image.Image, size: int) -> bytes:
     fitted = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     small = image if fitted == image.size else image.resize(fitted, Image.Resampling.LANCZOS, reducing_gap=2.0)
     buffer = io.BytesIO()
-    small.convert("RGB").save(buffer, "JPEG", quality=82, optimize=True)
+    picture = small.convert("RGB")
+    picture.info.clear()  # a comment in the file may name the patient, and Pillow would save it again
+    picture.save(buffer, "JPEG", quality=82, optimize=True)
     return buffer.getvalue()
 
 
@@ -191,7 +257,7 @@ def readable_bytes(count: int) -> str:
     return f"{count} bytes"
 
 
-def _too_many_pixels(limit: int) -> ImageFailure:
+def too_many_pixels(limit: int) -> ImageFailure:
     return ImageFailure(FailureKind.TOO_LARGE, f"The image has more than {limit:,} pixels (SCANOMALY_MAX_PIXELS).")
 
 
@@ -211,9 +277,7 @@ def _opening_failure(data: bytes, error: Exception) -> ImageFailure:
         return ImageFailure(
             FailureKind.TRUNCATED, f"The file begins as {name} but its header is cut short or damaged."
         )
-    if data[128:132] == b"DICM":
-        return ImageFailure(FailureKind.NOT_AN_IMAGE, "The file is DICOM: export it as PNG or TIFF first.")
-    known = ", ".join(name for name in FORMATS if name != "DIB")
+    known = ", ".join([*(name for name in FORMATS if name != "DIB"), "DICOM, NIfTI"])
     return ImageFailure(FailureKind.NOT_AN_IMAGE, f"The content is none of {known}.")
 
 
@@ -236,43 +300,19 @@ def _one_line(error: Exception) -> str:
     return text if len(text) <= 120 else text[:119] + "…"
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    try:
-        if image.mode.startswith("I") or image.mode == "F":
-            return _scale_to_8_bits(image)
-        return image.convert("RGB")
-    except ImageFailure:
-        raise
-    except MemoryError as error:
-        raise _decoding_failure(image, error) from error
-    except Exception as error:
-        raise ImageFailure(
-            FailureKind.NOT_AN_IMAGE, f"Its {image.mode} colours cannot be turned into RGB ({_one_line(error)})."
-        ) from error
-
-
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     # Python floats: a difference of two 32-bit values can be too large for 32 bits.
     low, high = float("inf"), float("-inf")
-    for _, part in _parts(image):
+    for _, part in grey_parts(image):
         finite = part[np.isfinite(part)]
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
     if low > high:
         raise ImageFailure(FailureKind.NOT_AN_IMAGE, "The image holds no finite pixel value.")
     scale = 255.0 / (high - low) if high > low else 0.0
-    grey = np.empty((image.height, image.width), np.uint8)
-    for (left, top, right, bottom), part in _parts(image):
+
+    def scaled(part: NDArray[Any]) -> NDArray[Any]:
         values = np.nan_to_num(part.astype(np.float64), copy=False, nan=low, posinf=high, neginf=low)
-        grey[top:bottom, left:right] = np.rint((values - low) * scale)
-    return Image.fromarray(grey).convert("RGB")
+        return np.rint((values - low) * scale)
 
-
-def _parts(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], NDArray[Any]]]:
-    """(box, values) of parts of a grey image: NumPy's copy of a whole one takes twice its memory."""
-    width = min(image.width, _PART_PIXELS)
-    height = _PART_PIXELS // width
-    for top in range(0, image.height, height):
-        for left in range(0, image.width, width):
-            box = (left, top, min(left + width, image.width), min(top + height, image.height))
-            yield box, np.asarray(image.crop(box))
+    return grey_to_rgb(image, scaled)

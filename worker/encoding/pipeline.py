@@ -1,30 +1,26 @@
 """Read → decode → encode: threads prepare scans while the encoder computes."""
 
-import hashlib
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from itertools import chain, groupby
+from typing import Any, TypeAlias, cast
 
 import numpy as np
-from PIL import Image
 
-from ...models.records import BatchScan, FileState, ScanResult, Traits
+from ...models.records import AUTO_INTENSITY, BatchScan, FileState, ScanResult, Traits
+from ...models.sources.addresses import split_frame
 from ...models.states import FailureKind
-from .files import ScanFiles
+from .files import Found, ScanFiles
+from .formats.content import EmptySlice
 from .forward import Forward, Promise
-from .images import ImageFailure, decode, decoding_bytes
-from .memory import MemoryBudget, NoRoomError, Share, give_freed_memory_back
+from .images import ImageFailure
+from .memory import MemoryBudget, NoRoomError, give_freed_memory_back
+from .opened import OpenedFile
 from .plugins import EncoderLike
 from .traits import measure
-
-_MAX_RESIZED_PIXELS = 50_000_000  # `encoder.MAX_RESIZED_PIXELS`: importing it would load torch
-_UNSURE_NS = 2_000_000_000
-"""A file that was changed so shortly before it is read may change again and keep its time: some file systems count
-in twos of seconds."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +46,7 @@ class _Batch:
     """What the threads know of the batch that they work on."""
 
     files: ScanFiles
+    intensity: str
     is_known: Callable[[str], bool]
     unchanged: Mapping[str, FileState]
     read: dict[str, FileState] = field(default_factory=dict)
@@ -66,6 +63,19 @@ class _Content:
     promise: Promise = field(default_factory=Future)
     traits: Traits | None = None
     """There before the promise is kept."""
+
+
+_Outcome: TypeAlias = tuple[str, _Content | None] | ImageFailure | EmptySlice
+"""The digest of a scan's content and the content that is encoded, or None when it is known already; or why not."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A scan that was found. `owner` stands for it, and for nothing else: see `_Content.owner`."""
+
+    path: str
+    found: Found
+    owner: object = field(default_factory=object)
 
 
 class Pipeline:
@@ -105,6 +115,7 @@ class Pipeline:
         files: ScanFiles,
         is_known: Callable[[str], bool],
         unchanged: Mapping[str, FileState] | None = None,
+        intensity: str = AUTO_INTENSITY,
     ) -> Iterator[Embedded]:
         """Embed scans; one that cannot be embedded becomes a failure and stops nothing. For any thread.
 
@@ -117,11 +128,12 @@ class Pipeline:
                 more than once for a scan that has to wait for memory.
             unchanged: by path, what files held whose content had an embedding; one that still has that size and
                 time is not read.
+            intensity: how values of more than 8 bits become grey.
 
         Raises:
             EncoderError: the encoder cannot be loaded, or cannot encode.
         """
-        batch = _Batch(files, is_known, unchanged or {})
+        batch = _Batch(files, intensity, is_known, unchanged or {})
         try:
             yield _fail_the_infinite(self._embed(scans, batch))
         finally:
@@ -129,15 +141,17 @@ class Pipeline:
                 del self._contents[digest]
 
     def _embed(self, scans: Sequence[BatchScan], batch: _Batch) -> Embedded:
-        prepared = [self._threads.submit(self._prepare, scan, batch) for scan in scans]
+        prepared = [self._threads.submit(self._prepare, group, batch) for group in _by_file(scans)]
         results: list[ScanResult] = []
         vectors: dict[str, np.ndarray] = {}
         traits: dict[str, Traits] = {}
         patches: dict[str, bytes] = {}
         try:
-            for scan, future in zip(scans, prepared, strict=True):
+            for scan, outcome in zip(scans, chain.from_iterable(map(Future.result, prepared)), strict=True):
                 try:
-                    digest, content = future.result()
+                    if isinstance(outcome, Exception):
+                        raise outcome
+                    digest, content = outcome
                     if content is not None:
                         vectors[digest], packed = content.promise.result()
                         if packed is not None:
@@ -146,6 +160,8 @@ class Pipeline:
                     results.append(ScanResult(scan.id, sha256=digest))
                 except ImageFailure as failure:
                     results.append(ScanResult(scan.id, failure=failure.kind, detail=failure.detail))
+                except EmptySlice as empty:
+                    results.append(ScanResult(scan.id, detail=empty.detail, skipped=True))
         finally:
             wait([future for future in prepared if not future.cancel()])  # after an error, the rest is not begun
         return Embedded(results, vectors, traits, patches, len(batch.contents & vectors.keys()), batch.read)
@@ -156,53 +172,75 @@ class Pipeline:
         if self._loaded is not None:
             self._loaded.result().close()
 
-    def _prepare(self, scan: BatchScan, batch: _Batch) -> tuple[str, _Content | None]:
-        """The digest of a scan's content, and the content that is encoded, or None when it is known already."""
-        need, owner = 0, object()
-        while True:
+    def _prepare(self, scans: Sequence[BatchScan], batch: _Batch) -> list[_Outcome]:
+        """What becomes of scans that may be of one file, in their order."""
+        outcomes: list[_Outcome] = []
+        found = [self._find(scan, batch) for scan in scans]
+        for place, run in groupby(zip(scans, found, strict=True), key=lambda pair: _file_of(pair[1])):
+            if isinstance(place, ImageFailure):
+                outcomes += [place for _ in run]
+            else:
+                outcomes += self._prepare_file([_Wanted(scan.path, cast(Found, here)) for scan, here in run], batch)
+        return outcomes
+
+    def _find(self, scan: BatchScan, batch: _Batch) -> Found | ImageFailure:
+        with self._watch():
+            try:
+                return batch.files.find(scan.path)
+            except ImageFailure as failure:
+                return failure
+
+    def _prepare_file(self, wanted: Sequence[_Wanted], batch: _Batch) -> list[_Outcome]:
+        """The same for scans that are of one file, which is read once, or again after waiting for room."""
+        outcomes: list[_Outcome] = []
+        need = 0
+        while len(outcomes) < len(wanted):
             try:
                 with self._memory.hold(need) as share:
-                    return self._try_to_prepare(scan, batch, share, owner)
+                    file = OpenedFile(batch.files, batch.intensity, self._max_pixels, share.reserve)
+                    for one in wanted[len(outcomes) :]:
+                        outcomes.append(self._try_to_prepare(one, batch, file))
             except NoRoomError as full:
                 # What was read is dropped, to wait with empty hands, and read again: seldom, and only large scans.
                 need = full.need
+        return outcomes
 
-    def _try_to_prepare(
-        self, scan: BatchScan, batch: _Batch, share: Share, owner: object
-    ) -> tuple[str, _Content | None]:
-        with self._watch():
-            version = batch.files.version(scan.path)
-            last = batch.unchanged.get(scan.path)
-            if last is not None and version == (last.size, last.modified_ns):
-                return last.sha256, None
-            old_enough = version.modified_ns + _UNSURE_NS < time.time_ns()
-            data = batch.files.read(scan.path, share.reserve)
-            digest = hashlib.sha256(data).hexdigest()
-        if old_enough:
-            batch.read[scan.path] = FileState(*version, digest)
+    def _try_to_prepare(self, wanted: _Wanted, batch: _Batch, file: OpenedFile) -> _Outcome:
+        version = wanted.found.version
+        last = batch.unchanged.get(wanted.path)
+        if last is not None and version == (last.size, last.modified_ns):
+            return last.sha256, None
+        try:
+            with self._watch():
+                digest = file.digest(wanted.found)
+            if not file.may_change:
+                batch.read[wanted.path] = FileState(*version, digest)
+            return digest, self._content(digest, wanted, batch, file)
+        except (ImageFailure, EmptySlice) as outcome:
+            return outcome
+
+    def _content(self, digest: str, wanted: _Wanted, batch: _Batch, file: OpenedFile) -> _Content | None:
+        """The content that is encoded; None when it is known already."""
         if digest not in self._contents and batch.is_known(digest):
-            return digest, None
-        content = self._contents.setdefault(digest, _Content(owner))
-        if content.owner is owner:
+            return None
+        content = self._contents.setdefault(digest, _Content(wanted.owner))
+        if content.owner is wanted.owner:
             batch.contents.add(digest)
             try:
                 forward = self._forward()
-                forward.encode(lambda: self._pixels(forward.encoder, content, data, share), content.promise)
+                forward.encode(lambda: self._pixels(forward.encoder, content, file, wanted.found), content.promise)
             except NoRoomError:
                 raise
             except BaseException as error:
                 content.promise.set_exception(error)  # for the other scans with this content
                 raise
-        return digest, content
+        return content
 
-    def _pixels(self, encoder: EncoderLike, content: _Content, data: bytes, share: Share) -> Any:
-        def check(image: Image.Image) -> None:
-            size = getattr(encoder, "image_size", (0, 0))  # an encoder of another package need not tell
-            share.reserve(decoding_bytes(image, len(data)) + _resizing_bytes(image, size))
-
+    def _pixels(self, encoder: EncoderLike, content: _Content, file: OpenedFile, found: Found) -> Any:
+        size = getattr(encoder, "image_size", (0, 0))  # an encoder of another package need not tell
         with self._watch():
-            image = decode(data, self._max_pixels, check)
-            content.traits = measure(image, str(image.format), len(data))
+            image = file.picture(found, size)
+            content.traits = measure(image, file.format, file.size)
             return encoder.preprocess(image)
 
     def _forward(self) -> Forward:
@@ -219,10 +257,15 @@ class Pipeline:
         return loaded.result()
 
 
-def _resizing_bytes(image: Image.Image, size: tuple[int, int]) -> int:
-    """The image with its short side at the encoder's size, in Pillow's 4 bytes a pixel, and a half-resized one."""
-    short, long = sorted(image.size)
-    return 8 * min(_MAX_RESIZED_PIXELS, long * max(size) ** 2 // short)
+def _file_of(found: Found | ImageFailure) -> tuple[str, str | None] | ImageFailure:
+    """What scans of one file have in common."""
+    return found if isinstance(found, ImageFailure) else (found.address.file, found.address.member)
+
+
+def _by_file(scans: Sequence[BatchScan]) -> Iterator[Sequence[BatchScan]]:
+    """Scans in a row that may be of one file, by their paths: they are prepared in one thread."""
+    for _, group in groupby(scans, key=lambda scan: split_frame(scan.path)[0]):
+        yield list(group)
 
 
 def _fail_the_infinite(embedded: Embedded) -> Embedded:

@@ -6,6 +6,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from .evaluation import Difference, Estimate, Evaluation
+from .groups import GroupScores
 from .ranking import GROUPS
 
 if TYPE_CHECKING:  # for their types only: report.py is the one that calls this module
@@ -36,7 +37,8 @@ def document(data: "ReportData", findings: "Findings", files: Sequence[str]) -> 
         "scorers": comparison(findings),
         "shortcuts": trivial(findings),
         "duplicates": findings.duplicates.counts(),
-        "groups": grouped(findings),
+        "groups": grouped(findings.groups),
+        "volumes": grouped(findings.volumes),
         "failures": dict(findings.failure_kinds),
         "timings": asdict(data.timings),
         "versions": dict(data.versions),
@@ -84,12 +86,12 @@ def trivial(findings: "Findings") -> list[dict[str, Any]]:
     ]
 
 
-def grouped(findings: "Findings") -> dict[str, Any] | None:
-    """The metrics of groups by how their scans' scores are pooled; None where no scan has a group."""
-    if findings.groups is None:
+def grouped(groups: GroupScores | None) -> dict[str, Any] | None:
+    """The metrics of groups, or volumes, by how their scans' scores are pooled; None where there are none."""
+    if groups is None:
         return None
-    pooled = {name: metrics(evaluation) for name, evaluation in findings.groups.evaluations.items()}
-    return {"count": len(findings.groups.numbers)} | pooled
+    pooled = {name: metrics(evaluation) for name, evaluation in groups.evaluations.items()}
+    return {"count": len(groups.numbers)} | pooled
 
 
 def _difference(difference: Difference) -> dict[str, Any]:

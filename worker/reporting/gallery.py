@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...models.hiding import Hiding
 from ...models.records import NamedScan
 from ...models.states import Label
 from ..scoring.outline import Outline
@@ -51,24 +52,29 @@ class Looks:
     """How the gallery gets what it shows. Each may be slow, and is called for the scans that are shown alone.
 
     Attributes:
-        thumbnail: a path → JPEG bytes, or None when the file cannot be read any more. From a few threads at once.
+        thumbnail: a path → JPEG bytes, or None when the file cannot be read any more. From a few threads at once,
+            in order of the paths, so that slices of one volume come one after the other.
+        small: the same for a slice in a strip of many.
         nearest: digests → the nearest normal of each, or None.
         heat_maps: digests → for each (rows, columns) of how unusual each place is, or None.
     """
 
     thumbnail: Callable[[str], bytes | None]
+    small: Callable[[str], bytes | None]
     nearest: Callable[[Sequence[str]], Sequence[NamedScan | None]]
     heat_maps: Callable[[Sequence[str]], Sequence[NDArray[np.float64] | None]]
 
 
-def make_cards(places: Sequence[Place], decisions: Decisions, outline: Outline, looks: Looks) -> list[Card]:
-    """The cards of some scans, in the order of their ranks."""
+def make_cards(
+    places: Sequence[Place], decisions: Decisions, outline: Outline, looks: Looks, hiding: Hiding
+) -> list[Card]:
+    """The cards of some scans, in the order of their ranks. `places` and `looks` have the paths that are hidden."""
     scans = [place.scan for place in places]
     digests = [scan.sha256 for scan in scans]
     p_values, predicted = decided(scans, decisions)
     nearest, heat_maps = looks.nearest(digests), _heat(looks.heat_maps(digests), digests, outline)
     paths = [scan.path for scan in scans] + [other.path for other in nearest if other is not None]
-    images = _images(looks.thumbnail, list(dict.fromkeys(paths)))
+    pictures = images(looks.thumbnail, paths)
     return [
         Card(
             rank=place.rank,
@@ -76,11 +82,11 @@ def make_cards(places: Sequence[Place], decisions: Decisions, outline: Outline, 
             p_value=p_value,
             label=place.scan.label,
             error=_error(place.scan.label, called),
-            path=place.scan.path,
-            image=images[place.scan.path],
-            heat=heat if images[place.scan.path] else None,
-            nearest=None if other is None else other.path,
-            nearest_image=None if other is None else images[other.path],
+            path=hiding.path(place.scan.path),
+            image=pictures[place.scan.path],
+            heat=heat if pictures[place.scan.path] else None,
+            nearest=None if other is None else hiding.path(other.path),
+            nearest_image=None if other is None else pictures[other.path],
         )
         for place, p_value, called, other, heat in zip(places, p_values, predicted, nearest, heat_maps, strict=True)
     ]
@@ -112,9 +118,11 @@ def _heat(
     return found
 
 
-def _images(thumbnail: Callable[[str], bytes | None], paths: Sequence[str]) -> dict[str, str | None]:
+def images(thumbnail: Callable[[str], bytes | None], paths: Sequence[str]) -> dict[str, str | None]:
+    """Thumbnails as data URIs, by the paths of the scans, of each of which one is made."""
+    each = sorted(set(paths))  # what is of one archive or volume comes together, so that it may stay open
     with ThreadPoolExecutor(_THREADS) as threads:
-        return dict(zip(paths, threads.map(lambda path: _image(thumbnail, path), paths), strict=True))
+        return dict(zip(each, threads.map(lambda path: _image(thumbnail, path), each), strict=True))
 
 
 def _image(thumbnail: Callable[[str], bytes | None], path: str) -> str | None:

@@ -1,16 +1,27 @@
-"""From the scores of scans to those of groups: patients or volumes, say."""
+"""From the scores of scans to those of groups: of patients, say, and of volumes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...models.states import Label
 from .evaluation import Evaluation, evaluate
 
 POOLINGS = ("max", "mean_top_3")
 """How the scores of a group's scans become one: the highest, or the mean of the three highest."""
 _TOP = 3
+
+
+class PooledRow(NamedTuple):
+    """What lists say of a group or volume besides its name."""
+
+    label: Label | None
+    scans: int
+    score_max: float
+    score_mean_top_3: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +43,17 @@ class GroupScores:
     are_anomalies: NDArray[np.bool_]
     scores: dict[str, NDArray[np.float64]]
     evaluations: dict[str, Evaluation]
+
+    def unmeasured(self) -> "GroupScores":
+        """The same without metrics: where the normals' scores are in-sample, these would flatter."""
+        return replace(self, evaluations={name: Evaluation() for name in POOLINGS})
+
+    def rows(self) -> Iterator[tuple[int, PooledRow]]:
+        """The number of each group, and what lists say of it."""
+        columns = (self.numbers, self.sizes, self.are_normal, self.are_anomalies, *self.scores.values())
+        for number, size, normal, anomalous, *scores in zip(*(column.tolist() for column in columns), strict=True):
+            label = Label.ANOMALY if anomalous else Label.NORMAL if normal else None
+            yield number, PooledRow(label, size, *scores)
 
 
 def group_scores(

@@ -15,6 +15,7 @@ from .embedding_map import HEIGHT, WIDTH
 from .gallery import make_cards
 from .intervals import Interval
 from .ranking import GROUPS
+from .volumes import STRIPS, Strip, make_strips
 from .wording import MEANINGS
 
 if TYPE_CHECKING:  # for its type only: report.py is the one that calls this module
@@ -38,7 +39,7 @@ def render_page(data: "ReportData", findings: "Findings", charts: Mapping[str, "
     ranking, decisions = findings.ranking, findings.decisions
     threshold = decisions.threshold
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
-    cards = make_cards(ranking.shown(), decisions, data.outline, data.looks)
+    cards = make_cards(ranking.shown(), decisions, data.outline, data.looks, data.hiding)
     return (
         _environment()
         .get_template("report.html")
@@ -54,6 +55,9 @@ def render_page(data: "ReportData", findings: "Findings", charts: Mapping[str, "
             measured=int(data.outline.are_measured.sum()),
             called={} if threshold is None else {group: ranking.count_above(group, threshold) for group in GROUPS},
             cards=cards,
+            strips=_strips(data, findings),
+            has_groups=findings.groups is not None and not ranking.groups_are_volumes,
+            groups_are_volumes=ranking.groups_are_volumes,
             first=min(data.gallery_scans, ranking.total),
             has_errors=any(card.error for card in cards),
             has_heat=any(card.heat for card in cards),
@@ -64,6 +68,14 @@ def render_page(data: "ReportData", findings: "Findings", charts: Mapping[str, "
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         )
     )
+
+
+def _strips(data: "ReportData", findings: "Findings") -> list[Strip]:
+    if findings.volumes is None:
+        return []
+    all_names, numbers = findings.ranking.volume_names, findings.volumes.numbers[:STRIPS]
+    names = [all_names[number] for number in numbers]
+    return make_strips(names, findings.volumes_listed[:STRIPS], data.slices, data.looks.small, data.hiding)
 
 
 def _environment() -> Environment:

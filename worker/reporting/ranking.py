@@ -52,10 +52,31 @@ class _Columns(NamedTuple):
     copies_out: "array[float]"
 
 
-class Ranking:
-    """The first scans of the ranking, and of every one its label, scores and group.
+class _Numbered:
+    """Names by numbers, from 0 in the order in which they come. Takes nothing as long as no scan has a name."""
 
-    That is 1 byte a scan, 24 a scorer, and 8 where there are groups.
+    def __init__(self) -> None:
+        self._of_scans = array("q")
+        self.names: dict[str, int] = {}
+
+    def take(self, names: Sequence[str | None], before: int) -> None:
+        """Number the names of the next scans, before which there were so many."""
+        if not self.names and not any(names):
+            return
+        self._of_scans.extend([-1] * (before - len(self._of_scans)))
+        for name in names:
+            self._of_scans.append(-1 if name is None else self.names.setdefault(name, len(self.names)))
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """(n,), -1 for a scan that has no name; none at all where no scan has one."""
+        return np.frombuffer(self._of_scans, np.int64)
+
+
+class Ranking:
+    """The first scans of the ranking, and of every one its label, scores, group and volume.
+
+    That is 1 byte a scan, 24 a scorer, 8 where there are groups, and 8 where there are volumes.
     """
 
     def __init__(self, shown: int, scorers: Sequence[str]) -> None:
@@ -69,8 +90,8 @@ class Ranking:
         self.first: list[RankedScan] = []
         self._columns = [_Columns(array("d"), array("d"), array("d")) for _ in scorers]
         self._labels = array("b")
-        self._groups = array("q")
-        self._numbers: dict[str, int] = {}
+        self._groups = _Numbered()
+        self._volumes = _Numbered()
 
     def passing(self, scans: Iterable[RankedScan]) -> Iterator[RankedScan]:
         """The same scans, in their order: highest score first."""
@@ -81,7 +102,7 @@ class Ranking:
 
     def _take(self, page: list[RankedScan]) -> None:
         self._keep([Place(rank, scan) for rank, scan in enumerate(page, len(self._labels) + 1)])
-        _, labels, scores, in_sample, _, groups, copies_out, others, _ = zip(*page, strict=True)
+        _, labels, scores, in_sample, _, groups, copies_out, others, volumes = zip(*page, strict=True)
         of_all = [
             (scores, in_sample, copies_out),
             *(tuple(zip(*one, strict=True)) for one in zip(*others, strict=True)),
@@ -93,9 +114,9 @@ class Ranking:
             kept.copies_out.extend(
                 score if other is None else other for score, other in zip(scores, copies_out, strict=True)
             )
+        self._groups.take(groups, len(self._labels))
+        self._volumes.take(volumes, len(self._labels))
         self._labels.extend([_CODES[label] for label in labels])
-        if self._numbers or any(groups):
-            self._group_all(groups)
 
     def _keep(self, places: list[Place]) -> None:
         self.first += [place.scan for place in places[: self._shown - len(self.first)]]
@@ -115,12 +136,6 @@ class Ranking:
         first = [Place(rank, scan) for rank, scan in enumerate(self.first[: self._shown], 1)]
         extra = [*self._highest_normals, *self._lowest_anomalies, *(place for _, place in self._sample)]
         return [place for _, place in sorted({place.rank: place for place in (*first, *extra)}.items())]
-
-    def _group_all(self, names: Sequence[str | None]) -> None:
-        before = len(self._labels) - len(names)
-        self._groups.extend([-1] * (before - len(self._groups)))
-        for name in names:
-            self._groups.append(-1 if name is None else self._numbers.setdefault(name, len(self._numbers)))
 
     @property
     def total(self) -> int:
@@ -150,15 +165,41 @@ class Ranking:
 
     def groups(self) -> GroupScores | None:
         """The scores of the groups by the first scorer; None where no scan has a group."""
-        if not self._numbers:
-            return None
-        numbers = np.frombuffer(self._groups, np.int64)
-        return group_scores(numbers, self._scores(0)[:2], self._labelled("normal"), self._labelled("anomaly"))
+        return self._pooled(self._groups)
+
+    def volumes(self) -> GroupScores | None:
+        """The same for volumes."""
+        return self._pooled(self._volumes)
 
     @property
     def group_names(self) -> list[str]:
         """By the numbers that `groups` gives."""
-        return list(self._numbers)
+        return list(self._groups.names)
+
+    @property
+    def volume_names(self) -> list[str]:
+        """By the numbers that `volumes` gives."""
+        return list(self._volumes.names)
+
+    @property
+    def groups_are_volumes(self) -> bool:
+        """Whether each group is one volume, and each volume a group."""
+        # Both are numbered as they come, so what is grouped alike is numbered alike.
+        return bool(self._groups.names) and np.array_equal(self._groups.numbers, self._volumes.numbers)
+
+    def groups_of_volumes(self) -> list[str | None]:
+        """The group of each volume's highest scan, by the numbers that `volumes` gives."""
+        if not self._groups.names:
+            return [None] * len(self._volumes.names)
+        _, highest = np.unique(self._volumes.numbers, return_index=True)
+        names = [*self._groups.names, None]  # the last for -1
+        # Before number 0 comes -1, where a scan has no volume.
+        return [names[group] for group in self._groups.numbers[highest[-len(self._volumes.names) :]]]
+
+    def _pooled(self, by: "_Numbered") -> GroupScores | None:
+        if not by.names:
+            return None
+        return group_scores(by.numbers, self._scores(0)[:2], self._labelled("normal"), self._labelled("anomaly"))
 
     def _scores(self, scorer: int) -> list[NDArray[np.float64]]:
         """The headline scores of a scorer, those in-sample, and those with only copies left out."""

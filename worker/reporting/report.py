@@ -13,9 +13,11 @@ from typing import Any
 import pyarrow as pa
 from numpy.typing import ArrayLike
 
+from ...models.hiding import Hiding
 from ...models.records import Failure, IgnoredFile, NamedScan, RankedScan
-from ...models.states import FailureKind, Label
+from ...models.states import FailureKind
 from ..scoring.outline import Outline
+from .concealed import concealed, concealed_scans
 from .decisions import Decisions, decided, q_values
 from .document import document
 from .duplicates import DuplicateGroup, Duplicates, find_duplicates
@@ -28,6 +30,7 @@ from .page import LISTED, render_page
 from .plots import Chart, draw_histogram, draw_precision_recall, draw_roc
 from .ranking import GROUPS, Excerpt, Ranking
 from .shortcuts import Shortcut, overlapping, shortcuts
+from .volumes import VOLUMES_LISTED, Slices, VolumeRow
 from .wording import AXES
 
 SCORES_COLUMNS = {
@@ -41,11 +44,13 @@ SCORES_COLUMNS = {
     "predicted": pa.string(),
     "group": pa.string(),
     "q_value": pa.float64(),
+    "volume": pa.string(),
 }
 FAILURES_COLUMNS = ("path", "kind", "detail")
 IGNORED_COLUMNS = ("path", "reason")
 DUPLICATES_COLUMNS = ("number", "kind", "path", "label", "sha256")
 GROUPS_COLUMNS = ("group", "label", "scans", "score_max", "score_mean_top_3")
+VOLUMES_COLUMNS = ("volume", "group", "label", "scans", "score_max", "score_mean_top_3")
 
 _MOST_ANOMALOUS = 3
 _PAGE = 2000
@@ -106,7 +111,9 @@ class ReportData:
         versions: package name → version.
         gallery_scans: how many scans the page shows from the top of the ranking; some others come with them.
         looks: how the gallery gets what it shows.
+        slices: finds the slices of volumes, for the strips of the first ones.
         embedding_map: where scans lie beside one another.
+        hiding: how paths are hidden in all files of the report. All paths here are the real ones.
     """
 
     job_id: str
@@ -132,7 +139,9 @@ class ReportData:
     versions: Mapping[str, str]
     gallery_scans: int
     looks: Looks
+    slices: Slices
     embedding_map: EmbeddingMap
+    hiding: Hiding
 
     def __post_init__(self) -> None:
         if self.created_at.tzinfo is None:
@@ -152,6 +161,8 @@ class Findings:
     """What the lists of a report come to when all of them have been written."""
 
     ranking: Ranking
+    """Its scans have their real paths, which may have to be hidden."""
+    most_anomalous: Sequence[RankedScan]
     failures: Excerpt[Failure]
     ignored: Excerpt[IgnoredFile]
     comparison: Sequence[ScorerResult]
@@ -160,6 +171,8 @@ class Findings:
     duplicates: Duplicates
     duplicates_shown: Sequence[ShownDuplicates]
     groups: GroupScores | None
+    volumes: GroupScores | None
+    volumes_listed: Sequence[VolumeRow]
     failure_kinds: Mapping[FailureKind, int]
 
     @cached_property
@@ -177,10 +190,6 @@ class Findings:
         """Of the scorer that ranks."""
         return self.comparison[0].evaluation
 
-    @property
-    def most_anomalous(self) -> Sequence[RankedScan]:
-        return self.ranking.first[:_MOST_ANOMALOUS]
-
 
 def write_report(data: ReportData, folder: Path) -> Findings:
     """Write the report into `folder`, whole or not at all: `docs/report.md` describes its files.
@@ -188,6 +197,7 @@ def write_report(data: ReportData, folder: Path) -> Findings:
     Raises:
         ReportError: the folder holds something else than a report, or cannot be written.
     """
+    data = concealed(data)
     with whole_folder(folder) as staging:
         findings = _write_lists(data, staging)
         charts = _draw(data.scorers[0], findings)
@@ -207,7 +217,8 @@ def _write_lists(data: ReportData, staging: Path) -> Findings:
     decisions = Decisions(data.normal_scores, data.false_alarm_rate, data.other_scores)
     columns = SCORES_COLUMNS | {f"score_{name}": pa.float64() for name in data.scorers[1:]}
     scores = ParquetCopy(staging / "scores.parquet", columns)
-    rows = scores.passing(_ranked(ranking.passing(data.scans), decisions))
+    scans = concealed_scans(ranking.passing(data.scans), data.hiding)
+    rows = scores.passing(_ranked(scans, decisions))
     write_csv(staging / "scores.csv", list(columns), rows)
     kinds: Counter[FailureKind] = Counter()
     write_csv(staging / "failures.csv", FAILURES_COLUMNS, _failed(failures.passing(data.failures), kinds))
@@ -218,11 +229,17 @@ def _write_lists(data: ReportData, staging: Path) -> Findings:
     compared = ranking.comparison() if decisions.normals else nothing
     duplicates = find_duplicates(data.outline)
     write_csv(staging / "duplicates.csv", DUPLICATES_COLUMNS, _duplicates(duplicates, data.named))
-    groups = ranking.groups()
+    groups, volumes, listed = ranking.groups(), ranking.volumes(), Excerpt[VolumeRow](VOLUMES_LISTED)
     if groups is not None:
-        write_csv(staging / "groups.csv", GROUPS_COLUMNS, _grouped(groups, ranking.group_names))
+        write_csv(staging / "groups.csv", GROUPS_COLUMNS, _grouped(groups, ranking, data.hiding))
+    if volumes is not None:
+        of_volumes = listed.passing(_volumes(volumes, ranking, data.hiding))
+        write_csv(staging / "volumes.csv", VOLUMES_COLUMNS, ((*row[:-1], *row.pooled) for row in of_volumes))
+    if not decisions.normals:
+        groups, volumes = (pooled and pooled.unmeasured() for pooled in (groups, volumes))
     return Findings(
         ranking=ranking,
+        most_anomalous=list(concealed_scans(ranking.first[:_MOST_ANOMALOUS], data.hiding)),
         failures=failures,
         ignored=ignored,
         comparison=compared,
@@ -231,6 +248,8 @@ def _write_lists(data: ReportData, staging: Path) -> Findings:
         duplicates=duplicates,
         duplicates_shown=_shown(duplicates, data.named),
         groups=groups,
+        volumes=volumes,
+        volumes_listed=listed.first,
         failure_kinds=kinds,
     )
 
@@ -249,7 +268,8 @@ def _ranked(scans: Iterable[RankedScan], decisions: Decisions) -> Iterator[tuple
         adjusted = q_values(page, p_values, decisions)
         for scan, p_value, label, q_value in zip(page, p_values, predicted, adjusted, strict=True):
             rank += 1
-            yield (rank, *scan[:5], p_value, label, scan.group, q_value, *(pair.score for pair in scan.others))
+            others = [pair.score for pair in scan.others]
+            yield (rank, *scan[:5], p_value, label, scan.group, q_value, scan.volume, *others)
 
 
 def _duplicates(
@@ -274,11 +294,17 @@ def _shown(duplicates: Duplicates, named: Callable[[Sequence[int]], Sequence[Nam
     ]
 
 
-def _grouped(groups: GroupScores, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    columns = (groups.numbers, groups.sizes, groups.are_normal, groups.are_anomalies, *groups.scores.values())
-    for number, size, normal, anomalous, *scores in zip(*(column.tolist() for column in columns), strict=True):
-        label = Label.ANOMALY if anomalous else Label.NORMAL if normal else None
-        yield (names[number], label, size, *scores)
+def _grouped(groups: GroupScores, ranking: Ranking, hiding: Hiding) -> Iterator[tuple[Any, ...]]:
+    names = ranking.group_names
+    for number, pooled in groups.rows():
+        yield (hiding.name(names[number], "group"), *pooled)
+
+
+def _volumes(volumes: GroupScores, ranking: Ranking, hiding: Hiding) -> Iterator[VolumeRow]:
+    names, groups = ranking.volume_names, ranking.groups_of_volumes()
+    for number, pooled in volumes.rows():
+        name, group = hiding.name(names[number], "volume"), groups[number]
+        yield VolumeRow(name, group and hiding.name(group, "group"), pooled)
 
 
 def _warnings(findings: Findings) -> Iterator[str]:

@@ -1,6 +1,6 @@
 "use strict";
-// Filters the gallery, lets arrow keys walk through it, and names the scan under the pointer on the map. Without it,
-// the page shows the same.
+// Filters the gallery, lets arrow keys walk through it and through strips of slices, and names the slice, or the scan on
+// the map, that is pointed at. Without it, the page shows the same.
 const find = (id) => document.getElementById(id);
 const cards = [...document.querySelectorAll(".gallery > li")];
 const fields = { label: find("filter-label"), error: find("filter-error"), name: find("filter-name") };
@@ -24,15 +24,27 @@ find("filters").hidden = cards.length === 0;
 find("filters").addEventListener("input", filter);
 filter();
 
-document.querySelector(".gallery").addEventListener("keydown", (event) => {
+function walk(event, items) {
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  const shown = cards.filter((card) => !card.hidden);
-  const next = shown[shown.indexOf(document.activeElement) + step];
+  const next = items[items.indexOf(document.activeElement) + step];
   if (step && next) {
     event.preventDefault();
     next.focus();
   }
+}
+
+document.querySelector(".gallery").addEventListener("keydown", (event) => {
+  walk(event, cards.filter((card) => !card.hidden));
 });
+
+for (const strip of document.querySelectorAll(".strip")) {
+  const named = strip.parentElement.querySelector(".named");
+  const highest = named.textContent;
+  const name = (event) => (named.textContent = event.target.closest(".strip > li")?.title || highest);
+  strip.addEventListener("keydown", (event) => walk(event, [...strip.children]));
+  for (const kind of ["pointerover", "focusin"]) strip.addEventListener(kind, name);
+  for (const kind of ["pointerleave", "focusout"]) strip.addEventListener(kind, () => (named.textContent = highest));
+}
 
 const map = document.querySelector(".map");
 if (map) {

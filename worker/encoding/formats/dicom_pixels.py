@@ -1,0 +1,341 @@
+"""A DICOM file's bytes → pictures, with pydicom and its decoders: GDCM, OpenJPEG and RLE of pylibjpeg.
+
+No error and no log line of the libraries is told: they quote values of headers, which may name a patient.
+"""
+
+import io
+import logging
+import math
+import warnings
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGExtended12Bit,
+)
+
+from ....models.intensity import Intensity
+from ....models.states import FailureKind
+from ..images import ImageFailure, too_many_pixels
+from .content import Announce, EmptySlice, Reserve
+from .intensity import EMPTY_RULE, Scale, is_empty, make_scale
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_PLAIN = b"1.2.840.10008.1.2.1\0\0\0"
+_PIECE = 16 * 1024**2
+_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+"""Float, double float, and integer pixel data."""
+_MOST_STRETCH = 10.0
+_SQUARE = 0.01
+_MARGIN_BYTES = 4 * 1024**2
+
+#: All that is read of a header. Nothing that names a patient, a place or a day is among it.
+_TAGS = [
+    *("SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
+    *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelAspectRatio"),
+    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
+    *("RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "VOILUTSequence"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
+    *("RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor"),
+    *("BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData"),
+    *("GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData", "AlphaPaletteColorLookupTableData"),
+    *("SegmentedRedPaletteColorLookupTableData", "SegmentedGreenPaletteColorLookupTableData"),
+    *("SegmentedBluePaletteColorLookupTableData", "PaletteColorLookupTableUID"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    *("FloatPixelData", "DoubleFloatPixelData", "PixelData"),
+]
+
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+for _name in ("pydicom", "pylibjpeg", "openjpeg", "rle"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
+
+
+class DicomContent:
+    """A DICOM file of one frame or many; for one thread."""
+
+    format = "DICOM"
+
+    def __init__(self, data: bytes, intensity: Intensity, max_pixels: int, reserve: Reserve) -> None:
+        """See `open_content`."""
+        self._intensity = intensity
+        self._max_pixels = max_pixels
+        self._dataset = _parse(data, reserve)
+        _check_picture(self._dataset)
+        self._syntax = _syntax(self._dataset)
+        self._frames = _positive(self._dataset, "NumberOfFrames", 1)
+        self._height, self._width = _positive(self._dataset, "Rows"), _positive(self._dataset, "Columns")
+        if self._width * self._height > max_pixels:
+            raise too_many_pixels(max_pixels)
+        self._samples = _positive(self._dataset, "SamplesPerPixel", 1)
+        self._bits = _positive(self._dataset, "BitsAllocated")
+        if self._samples not in (1, 3, 4) or self._bits > 64:
+            raise ImageFailure(FailureKind.NOT_AN_IMAGE, "The DICOM header describes no picture.")
+        self._stored = _positive(self._dataset, "BitsStored", self._bits)
+        self._decoder = _decoder(self._syntax, self._stored)
+        self._whole: Scale | None = None
+
+    def picture(self, frame: str | None, announce: Announce) -> Image.Image:
+        """As `Content.picture` has it."""
+        index = self._index(frame)
+        pixels = self._width * self._height
+        size = self._square_size(index)
+        # What is decoded, twice as a decoder hands it over; float64 of it in the modality's units, twice; RGB, and
+        # the picture with square pixels.
+        decoded = pixels * self._samples * max(1, self._bits // 8)
+        announce(size, 2 * decoded + 16 * pixels * self._samples + 4 * pixels + 8 * math.prod(size) + _MARGIN_BYTES)
+        try:
+            found = self._make(index)
+        except (ImageFailure, EmptySlice):
+            raise
+        except MemoryError as error:
+            raise ImageFailure(FailureKind.TOO_LARGE, "The image did not fit into memory.") from error
+        except Exception as error:  # the decoders raise nearly anything on bad bytes
+            raise _damaged(error) from None
+        if self._frames > 1 and is_empty(found):
+            raise EmptySlice(EMPTY_RULE)
+        image = Image.fromarray(found).convert("RGB")
+        return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+
+    def _index(self, frame: str | None) -> int:
+        if frame is None:
+            return 0
+        kind, _, number = frame.partition("/")
+        if kind != "frame" or int(number) >= self._frames:
+            raise ImageFailure(FailureKind.MISSING, "The file does not have this frame.")
+        return int(number)
+
+    def _make(self, index: int) -> NDArray[np.uint8]:
+        """The picture of a frame: (height, width) or (height, width, 3)."""
+        values = self._decoded(index)
+        colours = str(self._dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip()
+        if colours == "PALETTE COLOR":
+            return _to_8_bits(apply_color_lut(values, self._dataset), 16)
+        if values.ndim == 3:
+            return _to_8_bits(values[..., :3], self._stored)
+        grey = self._grey(values, index)
+        is_inverse = self._dataset.get("PresentationLUTShape", "") == "INVERSE"
+        return 255 - grey if (colours == "MONOCHROME1") != is_inverse else grey
+
+    def _decoded(self, index: int) -> NDArray[Any]:
+        self._check_codestream(index)
+        values: NDArray[Any] = self._decoder.as_array(self._dataset, index=index)[0]
+        if values.shape[:2] != (self._height, self._width):
+            raise _damaged(ValueError())
+        return values
+
+    def _check_codestream(self, index: int) -> None:
+        """A decoder allocates what the compressed data says, and not what the header says."""
+        if not self._syntax.is_encapsulated or "PixelData" not in self._dataset:
+            return
+        size = _codestream_size(get_frame(self._dataset.PixelData, index, number_of_frames=self._frames))
+        if size is not None and size != (self._width, self._height):
+            raise ImageFailure(FailureKind.TRUNCATED, "The DICOM header and its compressed picture differ in size.")
+
+    def _grey(self, values: NDArray[Any], index: int) -> NDArray[np.uint8]:
+        units = self._in_units(values, index)
+        if self._intensity.kind == "window":
+            return Scale.window(self._intensity.low, self._intensity.high)(units)
+        if self._intensity.kind == "auto":
+            windowed = _by_header(units, self._values_of(index, "FrameVOILUTSequence"))
+            if windowed is not None:
+                return windowed
+        return self._whole_scale()(units)
+
+    def _in_units(self, values: NDArray[Any], index: int) -> NDArray[Any]:
+        """Stored values in the modality's units, such as Hounsfield's."""
+        header = self._values_of(index, "PixelValueTransformationSequence")
+        return apply_modality_lut(values, header) if values.dtype.kind in "iu" else values
+
+    def _whole_scale(self) -> Scale:
+        """The scale of all frames: they are decoded once more for it, one at a time."""
+        if self._whole is None:
+            self._whole = make_scale(self._all_units, self._intensity, Intensity("minmax"))
+        return self._whole
+
+    def _all_units(self) -> Iterator[NDArray[Any]]:
+        for index in range(self._frames):
+            yield self._in_units(self._decoded(index), index)
+
+    def _values_of(self, index: int, group: str) -> Dataset:
+        """Where a frame's values of a functional group are: its own, the shared ones, or the file's."""
+        for name, number in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
+            frames = self._dataset.get(name)
+            if frames is not None and number < len(frames) and frames[number].get(group):
+                found: Dataset = frames[number].get(group)[0]
+                return found
+        return self._dataset
+
+    def _square_size(self, index: int) -> tuple[int, int]:
+        """The (width, height) of the frame's picture with square pixels: the coarser side is stretched."""
+        ratio = _pixel_ratio(self._values_of(index, "PixelMeasuresSequence"), self._dataset)
+        size = self._width, self._height
+        if abs(ratio - 1) <= _SQUARE or not 1 / _MOST_STRETCH <= ratio <= _MOST_STRETCH:
+            return size
+        wide = (
+            (self._width, round(self._height * ratio)) if ratio > 1 else (round(self._width / ratio), self._height)
+        )
+        return wide if wide[0] * wide[1] <= self._max_pixels else size
+
+
+def _parse(data: bytes, reserve: Reserve) -> Dataset:
+    is_bare = data[128:132] != b"DICM"
+    try:
+        content = data if is_bare else _inflated(data, reserve)
+        return pydicom.dcmread(io.BytesIO(content), force=is_bare, specific_tags=_TAGS)
+    except ImageFailure:
+        raise
+    except MemoryError as error:
+        raise ImageFailure(FailureKind.TOO_LARGE, "The file did not fit into memory.") from error
+    except Exception as error:
+        raise ImageFailure(
+            FailureKind.TRUNCATED,
+            f"The file begins as DICOM but its header is cut short or damaged ({type(error).__name__}).",
+        ) from None
+
+
+def _inflated(data: bytes, reserve: Reserve) -> bytes:
+    """A deflated file as a plain one; any other as it is. pydicom would inflate it without a bound."""
+    end = 144 + int.from_bytes(data[140:144], "little")
+    if _DEFLATED not in data[:end]:
+        return data
+    unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
+    parts = [data[:end].replace(_DEFLATED, _PLAIN)]
+    rest = data[end:]
+    while rest and not unpacking.eof:
+        reserve(2 * _PIECE)  # the part, and its place in the whole
+        parts.append(unpacking.decompress(rest, _PIECE))
+        rest = unpacking.unconsumed_tail
+    return b"".join(parts)
+
+
+def _check_picture(dataset: Dataset) -> None:
+    if any(tag in dataset for tag in _PIXELS):
+        return
+    name = UID(str(dataset.get("SOPClassUID", ""))).name
+    known = f" ({name})" if name and not name[0].isdigit() else ""
+    raise ImageFailure(FailureKind.NOT_AN_IMAGE, f"The file is DICOM without a picture{known}.")
+
+
+def _syntax(dataset: Dataset) -> UID:
+    """How the pixels are coded. A file without preamble tells it by how its header is."""
+    meta = getattr(dataset, "file_meta", None)
+    named = None if meta is None else meta.get("TransferSyntaxUID")
+    if named:
+        return UID(str(named))
+    is_implicit, is_little = dataset.original_encoding
+    syntax = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
+    if meta is None:
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    return syntax
+
+
+def _decoder(syntax: UID, bits: int) -> Any:
+    try:
+        decoder = get_decoder(syntax)
+        # Of lossy JPEG with 12 bits, no decoder with a free licence has been found.
+        if decoder.is_available and not (syntax == JPEGExtended12Bit and bits > 8):
+            return decoder
+    except NotImplementedError:
+        pass
+    name = syntax.name if not syntax.name[:1].isdigit() else "in a way that is not registered"
+    raise ImageFailure(
+        FailureKind.UNSUPPORTED, f"The pixels are compressed as {name}, which Scanomaly does not read."
+    )
+
+
+def _positive(dataset: Dataset, name: str, default: int = 0) -> int:
+    try:
+        value = int(dataset.get(name) or default)
+    except (TypeError, ValueError, OverflowError):
+        value = 0
+    if value <= 0:
+        raise ImageFailure(FailureKind.NOT_AN_IMAGE, "The DICOM header describes no picture.")
+    return value
+
+
+def _by_header(units: NDArray[Any], header: Dataset) -> NDArray[np.uint8] | None:
+    """Grey by the first window, or else the first lookup table, of a header; None where it has neither."""
+    centre, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
+    if centre is not None and width is not None and width > 0:
+        kind = str(header.get("VOILUTFunction", "LINEAR")).strip()
+        if kind == "SIGMOID":
+            with np.errstate(over="ignore"):
+                return np.rint(255 / (1 + np.exp(-4 * (units - centre) / width))).astype(np.uint8)
+        if kind == "LINEAR_EXACT":
+            return Scale(centre - width / 2, centre + width / 2)(units)
+        return Scale.window(centre, width)(units)
+    if header.get("VOILUTSequence") and np.array_equal(units, np.rint(units)):
+        table = header.VOILUTSequence[0].LUTDescriptor
+        looked_up = apply_voi(np.rint(units).astype(np.int64), header)
+        return Scale(0, (1 << min(16, max(1, int(table[2])))) - 1)(looked_up)
+    return None
+
+
+def _first(value: Any) -> float | None:
+    """A number, or the first of several; None where there is none."""
+    if value is None:
+        return None
+    try:
+        number = float(value[0] if isinstance(value, pydicom.multival.MultiValue) else value)
+    except (TypeError, ValueError, IndexError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """Colours of up to 16 bits a channel; palettes give them as they are."""
+    if colours.dtype == np.uint8:
+        return np.ascontiguousarray(colours)
+    shift = max(0, min(bits, 8 * colours.dtype.itemsize) - 8)
+    return (colours.astype(np.int64) >> shift).clip(0, 255).astype(np.uint8)
+
+
+def _pixel_ratio(measures: Dataset, dataset: Dataset) -> float:
+    """A pixel's height divided by its width; 1 where the header does not tell."""
+    names = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+    values = [measures.get("PixelSpacing"), *(dataset.get(name) for name in names)]
+    pair = next((value for value in values if value is not None and value != ""), None)
+    try:
+        height, width = (float(part) for part in pair)  # type: ignore[union-attr]
+    except (TypeError, ValueError):
+        return 1.0
+    return height / width if 0 < height < math.inf and 0 < width < math.inf else 1.0
+
+
+def _codestream_size(data: bytes) -> tuple[int, int] | None:
+    """The (width, height) that a JPEG, JPEG-LS or JPEG 2000 codestream says; None of another one."""
+    start = data.find(b"\xff\x4f\xff\x51")
+    if start >= 0:
+        across, down, left, top = (int.from_bytes(data[start + at : start + at + 4]) for at in (8, 12, 16, 20))
+        return across - left, down - top
+    if data[:2] != b"\xff\xd8":
+        return None
+    position = 2
+    while position + 9 <= len(data) and data[position] == 0xFF:
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4])
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            down, across = (int.from_bytes(data[position + at : position + at + 2]) for at in (5, 7))
+            return across, down
+        position += 1 if marker == 0xFF else 2 + length
+    return None
+
+
+def _damaged(error: Exception) -> ImageFailure:
+    return ImageFailure(
+        FailureKind.TRUNCATED, f"The DICOM pixel data is cut short or damaged ({type(error).__name__})."
+    )
