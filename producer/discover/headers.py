@@ -72,6 +72,12 @@ def holds_several(name: str) -> bool:
     return archive_ending(name) is not None or _ending(name) in _VOLUMES | _DICOM | _TIFF
 
 
+def is_named_as_scan(name: str) -> bool:
+    """Whether a file that cannot be opened is a scan all the same, by its ending: it will fail, and be seen."""
+    ending = _ending(name)
+    return ending in IMAGE_ENDINGS | _VOLUMES | _DICOM | _OTHER_SCANS
+
+
 def look(name: str, open_file: Callable[[], BinaryIO], slices: Slices, pseudonyms: Pseudonyms) -> Look:
     """Look at a file.
 

@@ -15,7 +15,7 @@ from typing import IO, BinaryIO, NamedTuple, Protocol
 from ...models.sources.archives import Archive, archive_ending, open_archive
 from ...models.sources.members import ArchiveError, Limits
 from .folders import Entry
-from .headers import Look, look
+from .headers import Look, is_named_as_scan, look
 from .pseudonyms import Pseudonyms
 from .slices import Slices
 
@@ -129,7 +129,8 @@ class Scans:
         try:
             found = look(path, open_file, self._slices, self._pseudonyms)
         except (OSError, ArchiveError):
-            found = Look()  # it fails in the worker, which says why
+            # It fails in the worker, which says why; but of what else lies about, not all need be readable.
+            found = Look() if is_named_as_scan(path) else Look(reason="it cannot be opened to see what it is")
         if found.reason is not None or not found.frames:
             yield Scan(path, found.reason, found.group, found.volume)
             return

@@ -31,14 +31,14 @@ PROGRAM = """
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     folder, kinds, slowest = Path(sys.argv[1]), {}, 0.0
-    files = ScanFiles(folder, False, 1 << 30)
+    files = ScanFiles(LocalFolder(folder, False, 1 << 30), 1 << 30)
     before = peak()
     for path in sorted(folder.iterdir()):
         print(path.name, file=sys.stderr)  # the last one, if the process dies
         signal.alarm(20)
         start = time.monotonic()
         try:
-            image = decode(files.read(path.name), 1_000_000)
+            image = decode(files.read(files.find(path.name)), 1_000_000)
             kind = image.mode
             image.tobytes()
         except ImageFailure as failure:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from scanomaly.models.errors import SourceError, UsageError
-from scanomaly.producer.discover.folders import Folder, PathList, Source
+from scanomaly.producer.discover.folders import Folder, PathList
+from scanomaly.producer.discover.scans import Files
+from tests.sources import scans_of
 
 
 def touch(root: Path, *names: str) -> None:
@@ -16,12 +18,12 @@ def touch(root: Path, *names: str) -> None:
         path.write_bytes(b"x")
 
 
-def scans(source: Source) -> tuple[str, ...]:
-    return tuple(path for path, reason in source.walk() if reason is None)
+def scans(files: Files) -> tuple[str, ...]:
+    return tuple(scan.path for scan in scans_of(files).walk() if scan.reason is None)
 
 
-def ignored(source: Source) -> dict[str, str]:
-    return {path: reason for path, reason in source.walk() if reason is not None}
+def ignored(files: Files) -> dict[str, str]:
+    return {scan.path: scan.reason for scan in scans_of(files).walk() if scan.reason is not None}
 
 
 def test_images_of_all_formats_in_a_stable_order(tmp_path: Path) -> None:
@@ -116,7 +118,7 @@ def test_links_that_stay_inside_are_followed(tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to("root")
     for folder in (root, tmp_path / "alias"):
         source = Folder(folder)
-        assert source.root == folder
+        assert source.root == str(folder)
         assert scans(source) == ("a/1.png", "c.png", "gone.png")
         assert ignored(source) == {"b": "a folder that was walked already (symbolic link)"}
 
@@ -155,7 +157,7 @@ def test_a_list_keeps_its_order_and_what_is_missing(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     lines = ["s/b.png\n", "\n", f"{tmp_path}/s/a.png\n", "t/c.jpg\r\n", "t/gone.png\n", "s/b.png\n", "t/x.txt"]
     source = PathList(lines)
-    assert source.root == tmp_path
+    assert source.root == str(tmp_path)
     assert scans(source) == ("s/b.png", "s/a.png", "t/c.jpg", "t/gone.png")
     assert ignored(source) == {"t/x.txt": "not an image by its ending"}
     with pytest.raises(SourceError, match="is empty"):
@@ -170,7 +172,7 @@ def test_links_of_a_list_that_lead_out(tmp_path: Path) -> None:
     names = ["a.png", "t/b.png", "link.png", "folder/1.png", "gone.png"]
     lines = [f"{tmp_path}/s/{name}" for name in names]
     source = PathList(lines)
-    assert source.root == tmp_path / "s"
+    assert source.root == str(tmp_path / "s")
     assert scans(source) == ("a.png", "t/b.png", "gone.png")
     assert ignored(source) == dict.fromkeys(("link.png", "folder/1.png"), LEADS_OUT)
     assert scans(PathList(lines, follow_links=True)) == tuple(names)
@@ -197,5 +199,5 @@ def test_a_source_is_looked_at_anew_each_time(tmp_path: Path) -> None:
 
 def test_a_list_from_everywhere(tmp_path: Path) -> None:
     source = PathList(["/a.png", f"{tmp_path}/b.png", "/c/d.png"])
-    assert source.root == Path("/")
+    assert source.root == "/"
     assert scans(source) == ("a.png", f"{tmp_path}/b.png"[1:], "c/d.png")

@@ -8,16 +8,27 @@ from pathlib import Path
 import pytest
 
 from scanomaly.models.states import FailureKind
-from scanomaly.worker.encoding import files as module
+from scanomaly.worker.encoding import places as module
 from scanomaly.worker.encoding.files import ScanFiles
 from scanomaly.worker.encoding.images import ImageFailure
+from scanomaly.worker.encoding.places import LocalFolder
 
 LIMIT = 1 << 30
 
 
+class Reader:
+    """The scans of a folder of this machine, by their paths."""
+
+    def __init__(self, root: Path, follow_links: bool, max_bytes: int) -> None:
+        self._files = ScanFiles(LocalFolder(root, follow_links, max_bytes), max_bytes)
+
+    def read(self, path: str, reserve: Callable[[int], None] = lambda size: None) -> bytes:
+        return self._files.read(self._files.find(path), reserve)
+
+
 def failure(root: Path, path: str, follow_links: bool = False, max_bytes: int = LIMIT) -> ImageFailure:
     with pytest.raises(ImageFailure) as caught:
-        ScanFiles(root, follow_links, max_bytes).read(path)
+        Reader(root, follow_links, max_bytes).read(path)
     assert caught.value.detail.endswith(".")
     return caught.value
 
@@ -38,7 +49,7 @@ def root(tmp_path: Path) -> Path:
 class TestContent:
     def test_whole(self, tmp_path: Path) -> None:
         (tmp_path / "a b ü.jpg").write_bytes(b"content")
-        assert ScanFiles(tmp_path, False, LIMIT).read("a b ü.jpg") == b"content"
+        assert Reader(tmp_path, False, LIMIT).read("a b ü.jpg") == b"content"
 
     def test_missing(self, root: Path) -> None:
         assert kind(root, "gone.jpg") is FailureKind.MISSING
@@ -95,9 +106,10 @@ class TestContent:
         def exhausted(*_: object) -> int:
             raise OSError(24, "Too many open files")
 
+        (tmp_path / "scan.jpg").write_bytes(b"x")
         monkeypatch.setattr(os, "open", exhausted)
         with pytest.raises(OSError, match="Too many open files"):
-            ScanFiles(tmp_path, False, LIMIT).read("scan.jpg")
+            Reader(tmp_path, False, LIMIT).read("scan.jpg")
 
 
 class TestSize:
@@ -111,7 +123,7 @@ class TestSize:
 
     def test_the_limit_itself_is_read(self, tmp_path: Path) -> None:
         (tmp_path / "scan.png").write_bytes(b"12345")
-        assert ScanFiles(tmp_path, False, 5).read("scan.png") == b"12345"
+        assert Reader(tmp_path, False, 5).read("scan.png") == b"12345"
         bad = failure(tmp_path, "scan.png", max_bytes=4)
         assert (bad.kind, bad.detail) == (
             FailureKind.TOO_LARGE,
@@ -127,14 +139,14 @@ class TestSize:
 
         before = len(list(Path("/dev/fd").iterdir()))
         with pytest.raises(RuntimeError, match="no room"):
-            ScanFiles(root, False, LIMIT).read("a.png", refuse)
+            Reader(root, False, LIMIT).read("a.png", refuse)
         assert told == [10]
         assert len(list(Path("/dev/fd").iterdir())) == before
 
     @pytest.mark.parametrize("change", [b"longer than before", b"short"])
     def test_a_file_that_changes_meanwhile(self, root: Path, change: bytes) -> None:
         with pytest.raises(ImageFailure, match="changed while") as caught:
-            ScanFiles(root, False, LIMIT).read("a.png", lambda size: rewrite(root / "a.png", change))
+            Reader(root, False, LIMIT).read("a.png", lambda size: rewrite(root / "a.png", change))
         assert caught.value.kind is FailureKind.UNREADABLE
 
 
@@ -181,17 +193,17 @@ class TestOutside:
 
     def test_followed_on_demand(self, root: Path) -> None:
         (root / "folder").symlink_to("../outside")
-        assert ScanFiles(root, True, LIMIT).read("folder/secret.png") == b"outside/secret.png"
+        assert Reader(root, True, LIMIT).read("folder/secret.png") == b"outside/secret.png"
 
     def test_links_that_stay_inside(self, root: Path) -> None:
         (root / "link.png").symlink_to("deep/b.png")
         (root / "folder").symlink_to(root / "deep")
-        files = ScanFiles(root, False, LIMIT)
+        files = Reader(root, False, LIMIT)
         assert files.read("link.png") == files.read("folder/b.png") == b"root/deep/b.png"
 
     def test_the_root_may_be_a_link(self, root: Path) -> None:
         (root.parent / "alias").symlink_to("root")
-        assert ScanFiles(root.parent / "alias", False, LIMIT).read("deep/b.png") == b"root/deep/b.png"
+        assert Reader(root.parent / "alias", False, LIMIT).read("deep/b.png") == b"root/deep/b.png"
 
     @pytest.mark.parametrize("follow_links", [False, True])
     def test_a_loop(self, root: Path, follow_links: bool) -> None:
@@ -200,6 +212,8 @@ class TestOutside:
 
     def test_a_link_that_is_put_there_after_the_check(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         resolve: Callable[[Path], str] = os.path.realpath
+        files = ScanFiles(LocalFolder(root, False, LIMIT), LIMIT)
+        found_before = files.find("a.png")
 
         def resolve_and_swap(path: Path) -> str:
             found = resolve(path)
@@ -209,4 +223,6 @@ class TestOutside:
             return found
 
         monkeypatch.setattr(module.os.path, "realpath", resolve_and_swap)
-        assert kind(root, "a.png") is FailureKind.UNREADABLE
+        with pytest.raises(ImageFailure) as caught:
+            files.read(found_before)
+        assert caught.value.kind is FailureKind.UNREADABLE

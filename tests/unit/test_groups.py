@@ -23,7 +23,7 @@ CSV = "path,label,patient\na/1.png,normal,P 1\na/2.png,normal, P 1 \nb.png,,\nc.
     ],
 )
 def test_a_regular_expression_on_the_path(rule: str, expected: list[str | None], tmp_path: Path) -> None:
-    groups = Groups(tmp_path, rule)
+    groups = Groups(str(tmp_path), rule)
     paths = ["no/p1/a.png", "yes/p1/b.png", "no/p22/a.png", "other.png"]
     assert [groups.group(path) for path in paths] == expected
     groups.check(4)
@@ -31,7 +31,7 @@ def test_a_regular_expression_on_the_path(rule: str, expected: list[str | None],
 
 def test_a_column_of_the_labels_file(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(CSV)
-    groups = Groups(tmp_path, "patient", tmp_path / "labels.csv")
+    groups = Groups(str(tmp_path), "patient", tmp_path / "labels.csv")
     paths = ["a/1.png", "a/2.png", "b.png", "c.png", "unknown.png"]
     assert [groups.group(path) for path in paths] == ["P 1", "P 1", None, "ü", None]
     assert groups.note == "groups from the column patient"
@@ -40,8 +40,8 @@ def test_a_column_of_the_labels_file(tmp_path: Path) -> None:
 def test_rules_that_cannot_be_right(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(CSV)
     with pytest.raises(UsageError, match=r"--group \(x is no regular expression .*, and no column"):
-        Groups(tmp_path, "(x", tmp_path / "labels.csv")
-    groups = Groups(tmp_path, "nobody", tmp_path / "labels.csv")  # no column: looked for in the paths
+        Groups(str(tmp_path), "(x", tmp_path / "labels.csv")
+    groups = Groups(str(tmp_path), "nobody", tmp_path / "labels.csv")  # no column: looked for in the paths
     assert groups.group("a/1.png") is None
     with pytest.raises(UsageError, match="gives none of the 5 images a group"):
         groups.check(5)

@@ -194,4 +194,4 @@ class TestEmpty:
         assert not is_empty(pixels)
 
     def test_the_sentence(self) -> None:
-        assert EMPTY_RULE == "At most 0.5% of the pixels are brighter than 10 of 255."
+        assert EMPTY_RULE == "The slice is empty: at most 0.5% of its pixels are brighter than 10 of 255."

@@ -9,6 +9,7 @@ from scanomaly.models.errors import UsageError
 from scanomaly.models.states import Label
 from scanomaly.producer.discover.folders import Folder
 from scanomaly.producer.labels import make_labels
+from tests.sources import scans_of
 
 NORMAL, ANOMALY = Label.NORMAL, Label.ANOMALY
 
@@ -23,13 +24,9 @@ def found(tmp_path: Path) -> Folder:
 
 def label_all(source: Folder, **rules: Any) -> tuple[dict[str, Label | None], str]:
     """The labels of all scans, and how they got them."""
-
-    def scans() -> list[str]:
-        return [path for path, reason in source.walk() if reason is None]
-
     labels = make_labels(source.root, **rules)
-    found = {path: labels.label(path) for path in scans()}
-    labels.check(scans, list(found.values()).count(NORMAL), len(found))
+    found = {scan.path: labels.label(scan.path) for scan in scans_of(source).walk() if scan.reason is None}
+    labels.check(list(found.values()).count(NORMAL), len(found))
     return found, labels.note
 
 
@@ -45,8 +42,8 @@ def test_a_glob_or_a_subfolder(found: Folder, pattern: str) -> None:
 
 
 def test_a_folder_as_the_shell_completes_it(found: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(found.root.parent)
-    labels = labels_of(found, normal=[f"{found.root.name}/one/"])
+    monkeypatch.chdir(Path(found.root).parent)
+    labels = labels_of(found, normal=[f"{Path(found.root).name}/one/"])
     assert labels["one/a1.png"] == NORMAL
     assert labels["c.png"] is None
 

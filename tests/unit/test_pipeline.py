@@ -24,6 +24,7 @@ from scanomaly.worker.encoding.files import ScanFiles
 from scanomaly.worker.encoding.images import ImageFailure
 from scanomaly.worker.encoding.memory import MemoryBudget, NoRoomError, Share
 from scanomaly.worker.encoding.pipeline import Embedded, Pipeline
+from scanomaly.worker.encoding.places import LocalFolder
 
 MIB = 1 << 20
 
@@ -60,7 +61,9 @@ def embed(
     is_known: Callable[[str], bool] = lambda sha256: False,
     unchanged: Mapping[str, FileState] | None = None,
 ) -> Embedded:
-    with pipe.embedded(scans, ScanFiles(folder, False, 1 << 30), is_known, unchanged) as embedded:
+    with pipe.embedded(
+        scans, ScanFiles(LocalFolder(folder, False, 1 << 30), 1 << 30), is_known, unchanged
+    ) as embedded:
         return embedded
 
 
@@ -370,7 +373,7 @@ class TestEncoding:
         assert {result.sha256 for result in found.results} == set(found.vectors)
 
     def test_one_content_is_encoded_once_for_all_batches_under_way(self, tmp_path: Path) -> None:
-        scans, files = save(tmp_path, 1), ScanFiles(tmp_path, False, 1 << 30)
+        scans, files = save(tmp_path, 1), ScanFiles(LocalFolder(tmp_path, False, 1 << 30), 1 << 30)
         pipe, known = pipeline(), False
         with pipe.embedded(scans, files, lambda sha256: known) as first:
             with pipe.embedded(scans, files, lambda sha256: known) as second:

@@ -20,7 +20,7 @@ SCALE_BYTES = 64 * 1024**2
 
 _EMPTY_SHARE = 0.005
 _EMPTY_GREY = 10
-EMPTY_RULE = f"At most {_EMPTY_SHARE:.1%} of the pixels are brighter than {_EMPTY_GREY} of 255."
+EMPTY_RULE = f"The slice is empty: at most {_EMPTY_SHARE:.1%} of its pixels are brighter than {_EMPTY_GREY} of 255."
 
 _EXACT_VALUES = 4 * 1024**2
 _THINNING = 3
