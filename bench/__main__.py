@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import aggregate, batches, embedding, precision, scaling, service, startup, submit
+from . import aggregate, batches, embedding, formats, precision, scaling, service, startup, submit
 from .table import RESULTS, Row, save, table
 
 _IMAGES = Path(__file__).parents[2] / "shared" / "data" / "brain-mri"
@@ -62,6 +62,10 @@ def _service(options: argparse.Namespace) -> Iterator[Row]:
     yield from service.rows(options.scans, options.clients, options.window, options.rounds)
 
 
+def _formats(options: argparse.Namespace) -> Iterator[Row]:
+    yield from formats.rows(options.slices, options.rounds)
+
+
 def _startup(options: argparse.Namespace) -> Iterator[Row]:
     yield from startup.rows(options.images, 2 * options.rounds)
 
@@ -82,6 +86,7 @@ GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "scaling": _scaling,
     "service": _service,
     "startup": _startup,
+    "formats": _formats,
 }
 
 
@@ -105,6 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scans", type=int, default=100_000, help="of the job that clients ask for")
     parser.add_argument("--clients", type=int, default=200, help="who ask for it, once a second each")
     parser.add_argument("--window", type=float, default=20.0, help="seconds in which they do, or do not")
+    parser.add_argument("--slices", type=int, default=100, help="DICOM files of each kind")
     parser.add_argument("--model", default="ViT-B-32", help="of open_clip; its weights are drawn")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for the file with the results")
     options = parser.parse_args(arguments)

@@ -5,14 +5,22 @@ is written uncompressed, as JPEG 2000 without loss, and by run lengths (RLE).
 """
 
 import io
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanomaly.models.intensity import Intensity
+from scanomaly.models.records import BatchScan
+from scanomaly.models.settings import usable_cores
+from scanomaly.worker.encoding.files import ScanFiles
 from scanomaly.worker.encoding.formats.opening import open_content
+from scanomaly.worker.encoding.pipeline import Pipeline
+from scanomaly.worker.encoding.places import LocalFolder
 
 from .table import Row, row_of_rounds
 
@@ -32,8 +40,8 @@ def rows(slices: int, rounds: int) -> Iterator[Row]:
     kinds = files(slices)
     for kind, contents in kinds.items():
         yield _decoding(kind, contents, rounds)
-    # The pipeline's rows have their place here: a job of `kinds`, as files in a folder, from submit to the last
-    # commit, beside a job of the same pictures as PNG.
+    for kind, contents in kinds.items():
+        yield _throughput(kind, contents, rounds)
 
 
 def files(slices: int) -> dict[str, list[bytes]]:
@@ -121,6 +129,51 @@ def _decoding(kind: str, contents: Sequence[bytes], rounds: int) -> Row:
         rates[_picture],
         rates[_values],
     )
+
+
+def _throughput(kind: str, contents: Sequence[bytes], rounds: int) -> Row:
+    """The worker's pipeline with an encoder that costs nothing, beside the same number of threads that only decode.
+
+    What the pipeline does more: it finds and reads files, digests them, measures traits, and hands over.
+    """
+    rates: tuple[list[float], list[float]] = ([], [])
+    threads = usable_cores()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, ThreadPoolExecutor(threads) as pool:
+        for number, content in enumerate(contents):
+            (Path(folder) / f"{number}.dcm").write_bytes(content)
+        scans = [BatchScan(number, f"{number}.dcm") for number in range(len(contents))]
+        files = ScanFiles(LocalFolder(Path(folder), False, 1 << 30), 1 << 30)
+        for number in range(-1, rounds):
+            pipeline = Pipeline(_Costless, threads, _MAX_PIXELS, 1 << 30)
+            begun = time.perf_counter()
+            with pipeline.embedded(scans, files, lambda sha256: False) as embedded:
+                assert len(embedded.vectors) == len(contents)
+            ours = time.perf_counter() - begun
+            pipeline.close()
+            begun = time.perf_counter()
+            list(pool.map(_picture, contents))
+            theirs = time.perf_counter() - begun
+            if number >= 0:
+                rates[0].append(len(contents) / ours)
+                rates[1].append(len(contents) / theirs)
+    return row_of_rounds(
+        f"pipeline, DICOM {_SIDE} × {_SIDE}, {kind}", "decoding alone", "files/s", *rates, goal="≥ 0.9"
+    )
+
+
+class _Costless:
+    """An encoder that looks at no pixel. On a GPU, for the pipeline: it does not take turns with the decoding."""
+
+    key = "costless"
+    dimension = 4
+    device = "cuda"
+    image_size = (224, 224)
+
+    def preprocess(self, image: object) -> NDArray[np.float32]:
+        return np.zeros(4, np.float32)
+
+    def encode(self, pixels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return np.full((len(pixels), 4), 0.5, np.float32)
 
 
 def _picture(content: bytes) -> object:

@@ -151,7 +151,7 @@ def as_file(stream: io.RawIOBase) -> BinaryIO:
 
 
 class Index:
-    """Names → numbers, and columns of whole numbers. A million names take 150 MB and not a gigabyte.
+    """Names → numbers, and columns of whole numbers. A million names take 200 MB and not a gigabyte.
 
     A name is known by its hash of 64 bits, whose key is this process's own: of a million names, two have the same
     once in 30 million archives. The second would be ignored as one that comes twice.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeAlias
 
-from .members import ArchiveDamagedError
+from .members import RATIO_FREE_BYTES, ArchiveDamagedError
 
 _PACKED_BYTES = 256 * 1024
 _BLOCK = 128 * 1024
@@ -339,5 +339,5 @@ def unpacked_file(source: Source, ratio: int, keep_bytes: int) -> Unpacked | Non
     for magic, make in _PACKED_TARS:
         if start.startswith(magic):
             packed = Stretch(source, threading.Lock(), 0, size)
-            return Unpacked(packed, make, magic, ratio * size, keep_bytes)
+            return Unpacked(packed, make, magic, max(RATIO_FREE_BYTES, ratio * size), keep_bytes)
     return None

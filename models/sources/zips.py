@@ -100,7 +100,7 @@ class ZipArchive(WalkedArchive):
             ArchiveError: it has too many members.
             OSError: the file cannot be read.
         """
-        super().__init__(limits, "LQQQLBQ")  # place in the directory, then as `_row` has them
+        super().__init__(limits, "IQQQIBQ")  # place in the directory, then as `_row` has them
         self._file = file
         self._directory = _find_directory(file)
         if self._directory.members > limits.members:

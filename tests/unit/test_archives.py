@@ -575,7 +575,7 @@ class TestDamage:
     @pytest.mark.parametrize("kind", ALL)
     def test_cut_short(self, kind: str) -> None:
         """Wherever an archive ends: half of it does not look like the whole, and what is told is right."""
-        files = shard(20)
+        files = shard(23)  # so that cuts fall into members
         data = made(kind, files)
         whole = len(data) if kind != "a.tar" else len(data.rstrip(b"\0"))
         for twentieth in range(20):
@@ -1096,7 +1096,21 @@ class TestOpenArchives:
     def test_closed_while_it_is_read(self, folder: Path) -> None:
         archives = OpenArchives(lambda path: (folder / path).open("rb"), LIMITS)
         for kind in ALL:
-            assert archives.read(kind, STAMP, "001.cls", lambda size: archives.close()) == b"1"
+
+            def meanwhile(size: int, kind: str = kind) -> None:
+                assert archives.read(kind, STAMP, "002.cls", lambda size: archives.close()) == b"0"
+
+            assert archives.read(kind, STAMP, "001.cls", meanwhile) == b"1"
+
+    def test_threads_do_not_make_each_other_begin_again(self) -> None:
+        """Two large members of a packed tar, which lie further apart than what is kept."""
+        data = made("a.tar.gz", {"a": bytes(20 * 1024**2), "b": bytes(20 * 1024**2)})
+        file = CountingFile(data)
+        archives = OpenArchives(lambda path: file, LIMITS)
+        with ThreadPoolExecutor(4) as pool:
+            for size in pool.map(lambda name: len(archives.read("a.tar.gz", STAMP, name)), "abab"):
+                assert size == 20 * 1024**2
+        assert file.count < 5 * len(data)
 
     def test_a_packed_tar_is_unpacked_once_by_those_who_ask_in_order(self, tmp_path: Path) -> None:
         files = {f"{number:03}": noise(500_000, number) for number in range(60)}  # more than is kept

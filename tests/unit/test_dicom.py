@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
-import gdcm
 import numpy as np
 import pydicom
 import pytest
@@ -89,9 +89,7 @@ def nothing(*_: object) -> None:
     pass
 
 
-def shown(
-    data: bytes, frame: str | None = None, intensity: Intensity = AUTO, limit: int = LIMIT
-) -> np.ndarray:
+def shown(data: bytes, frame: str | None = None, intensity: Intensity = AUTO, limit: int = LIMIT) -> np.ndarray:
     image = open_content(data, intensity, limit, nothing, frame is not None).picture(frame, nothing)
     assert image.mode == "RGB"
     return np.asarray(image)
@@ -223,7 +221,7 @@ class TestBundled:
                     assert content.format == "DICOM"
                     assert image.mode == "RGB"
             except ImageFailure as error:
-                assert error.kind == expected, path.name
+                assert error.kind == expected, path.name  # noqa: PT017
             else:
                 assert expected is None, path.name
                 pictures += 1
@@ -283,17 +281,24 @@ class TestBundled:
             "MR_small_RLE.dcm",
             "MR_small_jp2klossless.dcm",
             "MR_small_jpeg_ls_lossless.dcm",
-            "rtdose_rle_1frame.dcm",
         ],
     )
     def test_compressed_grey_is_as_gdcm_has_it(self, name: str) -> None:
-        reader = gdcm.ImageReader()
-        reader.SetFileName(str(TEST_FILES / name))
-        assert reader.Read()
-        image = reader.GetImage()
-        form = image.GetPixelFormat()
-        kind = np.dtype(f"{'i' if form.GetPixelRepresentation() else 'u'}{form.GetBitsAllocated() // 8}")
-        values = np.frombuffer(image.GetBuffer().encode("utf-8", "surrogateescape"), kind)
+        """GDCM's own reader, in a process of its own: beside OpenJPEG, its exceptions end the process."""
+        script = """
+            import gdcm, sys
+            reader = gdcm.ImageReader()
+            reader.SetFileName(sys.argv[1])
+            assert reader.Read()
+            image = reader.GetImage()
+            form = image.GetPixelFormat()
+            kind = "i" if form.GetPixelRepresentation() else "u"
+            values = image.GetBuffer().encode("utf-8", "surrogateescape")
+            sys.stdout.buffer.write(f"{kind}{form.GetBitsAllocated() // 8}".encode() + values)
+        """
+        command = [sys.executable, "-c", textwrap.dedent(script), str(TEST_FILES / name)]
+        found = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
+        values = np.frombuffer(found[2:], found[:2].decode())
         dataset = pydicom.dcmread(TEST_FILES / name)
         stored = values.reshape(1, dataset.Rows, dataset.Columns).astype(np.int64)
         assert np.abs(grey(bundled(name)) - expected_grey(dataset, stored, 0)).max() <= 1
@@ -301,7 +306,6 @@ class TestBundled:
     @pytest.mark.parametrize(
         "name",
         [
-            "GDCMJ2K_TextGBR.dcm",
             "SC_rgb_dcmtk_+eb+cy+n1.dcm",
             "SC_rgb_dcmtk_+eb+cy+n2.dcm",
             "SC_rgb_dcmtk_+eb+cy+np.dcm",
@@ -315,9 +319,7 @@ class TestBundled:
         ],
     )
     def test_compressed_colours_are_as_pillow_has_them(self, name: str) -> None:
-        codestream = pydicom.encaps.get_frame(
-            pydicom.dcmread(TEST_FILES / name).PixelData, 0, number_of_frames=1
-        )
+        codestream = pydicom.encaps.get_frame(pydicom.dcmread(TEST_FILES / name).PixelData, 0, number_of_frames=1)
         expected = np.asarray(Image.open(io.BytesIO(codestream)).convert("RGB")).astype(int)
         assert np.abs(shown(bundled(name)) - expected).max() <= 1
 
@@ -394,7 +396,7 @@ class TestGrey:
 
 class TestColours:
     STORED = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
-    HEADER = {"Rows": 6, "Columns": 8, "SamplesPerPixel": 3, "BitsAllocated": 8, "PixelRepresentation": 0}
+    HEADER: ClassVar = {"Rows": 6, "Columns": 8, "SamplesPerPixel": 3, "BitsAllocated": 8, "PixelRepresentation": 0}
 
     def test_the_order_of_samples(self) -> None:
         header = {**self.HEADER, "PhotometricInterpretation": "RGB"}
@@ -516,8 +518,8 @@ class TestSyntaxes:
         ],
     )
     def test_small_codestreams(self, codestream: bytes, syntax: UID, bits: int, loss: int) -> None:
-        data = compressed(codestream, syntax, 8, 8, bits)
-        expected = by_range(STEPS, STEPS.min(), STEPS.max())
+        data = compressed(codestream, syntax, 8, 8, bits, WindowCenter="1218", WindowWidth="2437")
+        expected = by_window(STEPS, 1218, 2437)
         assert np.abs(grey(data) - expected).max() <= 1 + loss
 
     def test_lossless_jpeg_under_its_general_name(self) -> None:
@@ -545,7 +547,8 @@ class TestSyntaxes:
         ],
     )
     def test_what_is_not_read(self, syntax: str) -> None:
-        found = failure(compressed(b"\xff\x0a\0\0", UID(syntax), 8, 8, 8))
+        data = compressed(b"\xff\x0a\0\0", HTJ2K, 8, 8, 8)
+        found = failure(data.replace(HTJ2K.encode(), syntax.encode().ljust(len(HTJ2K), b"\0")))
         assert found.kind == FailureKind.UNSUPPORTED
         assert "1.2.3" not in found.detail
 
@@ -588,7 +591,7 @@ class TestLies:
         assert failure(compressed(big, JPEGBaseline8Bit, 8, 8, 8)).kind == CUT
 
     def test_a_bomb_is_stopped_by_what_is_reserved(self) -> None:
-        class Enough(Exception):
+        class EnoughError(Exception):
             pass
 
         reserved = 0
@@ -597,14 +600,14 @@ class TestLies:
             nonlocal reserved
             reserved += size
             if reserved > 100_000_000:
-                raise Enough
+                raise EnoughError
 
         data = made(RAMP, DeflatedExplicitVRLittleEndian)
         end = 144 + int.from_bytes(data[140:144], "little")
         packing = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
         zeros = bytes(1 << 20)
         bomb = data[:end] + b"".join(packing.compress(zeros) for _ in range(80)) + packing.flush()
-        with pytest.raises(Enough):
+        with pytest.raises(EnoughError):
             open_content(bomb, AUTO, LIMIT, reserve, False)
 
 
@@ -629,7 +632,7 @@ def test_damaged_files_end_in_pictures_or_failures() -> None:
             frame = chance.choice((None, "frame/0", "frame/1"))
             open_content(data, chance.choice((AUTO, MINMAX)), 1 << 20, nothing, True).picture(frame, nothing)
         except ImageFailure as error:
-            assert error.detail
+            assert error.detail  # noqa: PT017
             return error.kind.name
         except EmptySlice:
             return "EMPTY"
@@ -665,13 +668,12 @@ def marked_variants() -> Iterator[bytes]:
     yield from (marked(syntax) for syntax in (ImplicitVRLittleEndian, ExplicitVRBigEndian))
     yield from (marked(SOPClassUID=MARK), marked(SpecificCharacterSet=MARK), marked(PhotometricInterpretation=MARK))
     yield good.replace(b"1.2.840.10008.1.2.1\0", MARK.encode().ljust(20, b"\0"))
+    yield made(None, SOPClassUID=MARK)
     names = ("NumberOfFrames", "WindowCenter", "RescaleSlope", "PixelSpacing", "VOILUTFunction")
     for name in names:
         numbers = {"WindowWidth": "7", "WindowCenter": "123456789"}
         data = marked(**numbers, **({name: "123456789"} if name != "WindowCenter" else {}))
         yield data.replace(b"123456789 ", MARK.encode().ljust(10))
-    without = Dataset()
-    without.PatientName = MARK
     yield marked(PixelSpacing=["1", "1"], Rows=0)
     step = max(1, len(good) // 40)
     yield from (good[:end] for end in range(140, len(good), step))

@@ -17,7 +17,7 @@ from .files import Found, ScanFiles
 from .formats.content import EmptySlice
 from .forward import Forward, Promise
 from .images import ImageFailure
-from .memory import MemoryBudget, NoRoomError, give_freed_memory_back
+from .memory import MemoryBudget, NoRoomError, Share, give_freed_memory_back
 from .opened import OpenedFile
 from .plugins import EncoderLike
 from .traits import measure
@@ -197,13 +197,19 @@ class Pipeline:
         while len(outcomes) < len(wanted):
             try:
                 with self._memory.hold(need) as share:
-                    file = OpenedFile(batch.files, batch.intensity, self._max_pixels, share.reserve)
-                    for one in wanted[len(outcomes) :]:
-                        outcomes.append(self._try_to_prepare(one, batch, file))
+                    self._prepare_more(wanted, outcomes, batch, share)
             except NoRoomError as full:
                 # What was read is dropped, to wait with empty hands, and read again: seldom, and only large scans.
                 need = full.need
         return outcomes
+
+    def _prepare_more(
+        self, wanted: Sequence[_Wanted], outcomes: list[_Outcome], batch: _Batch, share: Share
+    ) -> None:
+        """Add the outcomes that are missing. What was read is gone when this returns, before the share is."""
+        file = OpenedFile(batch.files, batch.intensity, self._max_pixels, share.reserve)
+        for one in wanted[len(outcomes) :]:
+            outcomes.append(self._try_to_prepare(one, batch, file))
 
     def _try_to_prepare(self, wanted: _Wanted, batch: _Batch, file: OpenedFile) -> _Outcome:
         version = wanted.found.version

@@ -1,4 +1,4 @@
-"""A DICOM file's bytes → pictures, with pydicom and its decoders: GDCM, OpenJPEG and RLE of pylibjpeg.
+"""A DICOM file's bytes → pictures, with pydicom and its decoders: Pillow, OpenJPEG and GDCM.
 
 No error and no log line of the libraries is told: they quote values of headers, which may name a patient.
 """
@@ -20,11 +20,15 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.uid import (
+    JPEG2000,
     UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    RLELossless,
 )
 
 from ....models.intensity import Intensity
@@ -38,6 +42,15 @@ _PLAIN = b"1.2.840.10008.1.2.1\0\0\0"
 _PIECE = 16 * 1024**2
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 """Float, double float, and integer pixel data."""
+#: pydicom tries all that it has, one after the other. On damaged pixels GDCM can end the process, and pylibjpeg's
+#: RLE panics: they are asked only where no other can decode.
+_PLUGINS = {
+    RLELossless: "pydicom",
+    JPEG2000Lossless: "pylibjpeg",
+    JPEG2000: "pylibjpeg",
+    JPEGBaseline8Bit: "pillow",
+    JPEGExtended12Bit: "pillow",
+}
 _MOST_STRETCH = 10.0
 _SQUARE = 0.01
 _MARGIN_BYTES = 4 * 1024**2
@@ -74,25 +87,36 @@ class DicomContent:
         self._intensity = intensity
         self._max_pixels = max_pixels
         self._dataset = _parse(data, reserve)
+        try:
+            self._read_header()
+        except ImageFailure:
+            raise
+        except Exception as error:  # values are parsed when they are asked for
+            raise _damaged_header(error) from None
+        self._whole: Scale | None = None
+
+    def _read_header(self) -> None:
         _check_picture(self._dataset)
         self._syntax = _syntax(self._dataset)
         self._frames = _positive(self._dataset, "NumberOfFrames", 1)
         self._height, self._width = _positive(self._dataset, "Rows"), _positive(self._dataset, "Columns")
-        if self._width * self._height > max_pixels:
-            raise too_many_pixels(max_pixels)
+        if self._width * self._height > self._max_pixels:
+            raise too_many_pixels(self._max_pixels)
         self._samples = _positive(self._dataset, "SamplesPerPixel", 1)
         self._bits = _positive(self._dataset, "BitsAllocated")
         if self._samples not in (1, 3, 4) or self._bits > 64:
             raise ImageFailure(FailureKind.NOT_AN_IMAGE, "The DICOM header describes no picture.")
         self._stored = _positive(self._dataset, "BitsStored", self._bits)
         self._decoder = _decoder(self._syntax, self._stored)
-        self._whole: Scale | None = None
 
     def picture(self, frame: str | None, announce: Announce) -> Image.Image:
         """As `Content.picture` has it."""
         index = self._index(frame)
         pixels = self._width * self._height
-        size = self._square_size(index)
+        try:
+            size = self._square_size(index)
+        except Exception as error:
+            raise _damaged_header(error) from None
         # What is decoded, twice as a decoder hands it over; float64 of it in the modality's units, twice; RGB, and
         # the picture with square pixels.
         decoded = pixels * self._samples * max(1, self._bits // 8)
@@ -114,7 +138,7 @@ class DicomContent:
         if frame is None:
             return 0
         kind, _, number = frame.partition("/")
-        if kind != "frame" or int(number) >= self._frames:
+        if kind != "frame" or not number.isdecimal() or int(number) >= self._frames:
             raise ImageFailure(FailureKind.MISSING, "The file does not have this frame.")
         return int(number)
 
@@ -132,7 +156,8 @@ class DicomContent:
 
     def _decoded(self, index: int) -> NDArray[Any]:
         self._check_codestream(index)
-        values: NDArray[Any] = self._decoder.as_array(self._dataset, index=index)[0]
+        plugin = _PLUGINS.get(self._syntax, "")
+        values: NDArray[Any] = self._decoder.as_array(self._dataset, index=index, decoding_plugin=plugin)[0]
         if values.shape[:2] != (self._height, self._width):
             raise _damaged(ValueError())
         return values
@@ -141,7 +166,11 @@ class DicomContent:
         """A decoder allocates what the compressed data says, and not what the header says."""
         if not self._syntax.is_encapsulated or "PixelData" not in self._dataset:
             return
-        size = _codestream_size(get_frame(self._dataset.PixelData, index, number_of_frames=self._frames))
+        frame = get_frame(self._dataset.PixelData, index, number_of_frames=self._frames)
+        size = _codestream_size(frame)
+        precision = _jpeg_precision(frame)
+        if precision is not None and (precision[0] > self._bits or precision[1] != self._samples):
+            raise _damaged(ValueError())
         if size is not None and size != (self._width, self._height):
             raise ImageFailure(FailureKind.TRUNCATED, "The DICOM header and its compressed picture differ in size.")
 
@@ -193,18 +222,13 @@ class DicomContent:
 
 def _parse(data: bytes, reserve: Reserve) -> Dataset:
     is_bare = data[128:132] != b"DICM"
+    content = data if is_bare else _inflated(data, reserve)
     try:
-        content = data if is_bare else _inflated(data, reserve)
         return pydicom.dcmread(io.BytesIO(content), force=is_bare, specific_tags=_TAGS)
-    except ImageFailure:
-        raise
     except MemoryError as error:
         raise ImageFailure(FailureKind.TOO_LARGE, "The file did not fit into memory.") from error
     except Exception as error:
-        raise ImageFailure(
-            FailureKind.TRUNCATED,
-            f"The file begins as DICOM but its header is cut short or damaged ({type(error).__name__}).",
-        ) from None
+        raise _damaged_header(error) from None
 
 
 def _inflated(data: bytes, reserve: Reserve) -> bytes:
@@ -217,7 +241,10 @@ def _inflated(data: bytes, reserve: Reserve) -> bytes:
     rest = data[end:]
     while rest and not unpacking.eof:
         reserve(2 * _PIECE)  # the part, and its place in the whole
-        parts.append(unpacking.decompress(rest, _PIECE))
+        try:
+            parts.append(unpacking.decompress(rest, _PIECE))
+        except zlib.error as error:
+            raise _damaged_header(error) from None
         rest = unpacking.unconsumed_tail
     return b"".join(parts)
 
@@ -225,8 +252,9 @@ def _inflated(data: bytes, reserve: Reserve) -> bytes:
 def _check_picture(dataset: Dataset) -> None:
     if any(tag in dataset for tag in _PIXELS):
         return
-    name = UID(str(dataset.get("SOPClassUID", ""))).name
-    known = f" ({name})" if name and not name[0].isdigit() else ""
+    identifier = UID(str(dataset.get("SOPClassUID", "")))
+    # An identifier that is not in the dictionary is its own name, and may be anything.
+    known = f" ({identifier.name})" if identifier.name != identifier else ""
     raise ImageFailure(FailureKind.NOT_AN_IMAGE, f"The file is DICOM without a picture{known}.")
 
 
@@ -252,10 +280,9 @@ def _decoder(syntax: UID, bits: int) -> Any:
             return decoder
     except NotImplementedError:
         pass
-    name = syntax.name if not syntax.name[:1].isdigit() else "in a way that is not registered"
-    raise ImageFailure(
-        FailureKind.UNSUPPORTED, f"The pixels are compressed as {name}, which Scanomaly does not read."
-    )
+    # An identifier that is not in the dictionary is its own name, and may be anything.
+    way = f"compressed as {syntax.name}" if syntax.name != syntax else "stored in a way that is not registered"
+    raise ImageFailure(FailureKind.UNSUPPORTED, f"The pixels are {way}, which Scanomaly does not read.")
 
 
 def _positive(dataset: Dataset, name: str, default: int = 0) -> int:
@@ -323,16 +350,38 @@ def _codestream_size(data: bytes) -> tuple[int, int] | None:
     if start >= 0:
         across, down, left, top = (int.from_bytes(data[start + at : start + at + 4]) for at in (8, 12, 16, 20))
         return across - left, down - top
+    start_of_frame = _jpeg_start(data)
+    return None if start_of_frame is None else (_number(start_of_frame, 7), _number(start_of_frame, 5))
+
+
+def _jpeg_precision(data: bytes) -> tuple[int, int] | None:
+    """The bits of a sample, and the samples of a pixel, that a JPEG or JPEG-LS codestream says."""
+    start_of_frame = _jpeg_start(data)
+    return None if start_of_frame is None else (start_of_frame[4], start_of_frame[9])
+
+
+def _number(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 2])
+
+
+def _jpeg_start(data: bytes) -> bytes | None:
+    """The first ten bytes of the segment that describes the picture."""
     if data[:2] != b"\xff\xd8":
         return None
     position = 2
-    while position + 9 <= len(data) and data[position] == 0xFF:
-        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4])
+    while position + 10 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            down, across = (int.from_bytes(data[position + at : position + at + 2]) for at in (5, 7))
-            return across, down
-        position += 1 if marker == 0xFF else 2 + length
+            return data[position : position + 10]
+        position += 1 if marker == 0xFF else 2 + _number(data, position + 2)
     return None
+
+
+def _damaged_header(error: Exception) -> ImageFailure:
+    return ImageFailure(
+        FailureKind.TRUNCATED,
+        f"The file begins as DICOM but its header is cut short or damaged ({type(error).__name__}).",
+    )
 
 
 def _damaged(error: Exception) -> ImageFailure:
