@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ..models.errors import ReportError
+from ..models.hiding import Hiding
 from ..models.records import Job, VectorPage
 from ..models.settings import Settings
 from ..models.store import Store
@@ -69,7 +70,7 @@ def _write_npy(store: Store, job: Job, folder: Path) -> int:
                 shape = (total, matrix.shape[1])
                 array = np.lib.format.open_memmap(vectors / "img_emb_0.npy", "w+", np.float32, shape)
             array[count : count + len(matrix)] = matrix
-            writer.write_table(pa.table(_columns(store, page), schema=schema))
+            writer.write_table(pa.table(_columns(store, job, page), schema=schema))
             count += len(matrix)
     if array is None:
         np.save(vectors / "img_emb_0.npy", np.empty((0, 0), np.float32))
@@ -87,7 +88,7 @@ def _write_parquet(store: Store, job: Job, folder: Path) -> int:
             schema = _schema(job, [*_SCAN, ("vector", kind)])
             writer = writer or parquet.ParquetWriter(folder / "vectors.parquet", schema)
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
-            writer.write_table(pa.table([*_columns(store, page), vectors], schema=schema))
+            writer.write_table(pa.table([*_columns(store, job, page), vectors], schema=schema))
             count += len(matrix)
     finally:
         if writer is not None:
@@ -102,13 +103,15 @@ def _pages(store: Store, job: Job) -> Iterator[tuple[VectorPage, np.ndarray]]:
         yield page, np.frombuffer(page.vectors, "<f4").reshape(len(page.scan_ids), -1)
 
 
-def _columns(store: Store, page: VectorPage) -> list[pa.Array]:
-    scans = store.scores.named(list(page.scan_ids))
+def _columns(store: Store, job: Job, page: VectorPage) -> list[pa.Array]:
+    hiding = Hiding(job.path_key)
+    scans = [scan._replace(path=hiding.path(scan.path)) for scan in store.scores.named(list(page.scan_ids))]
     return [pa.array(column, kind) for column, (_, kind) in zip(zip(*scans, strict=True), _SCAN, strict=True)]
 
 
 def _schema(job: Job, columns: list[tuple[str, pa.DataType]]) -> pa.Schema:
-    return pa.schema(columns, metadata={"scanomaly_job": job.id, "encoder_key": job.encoder.key, "root": job.root})
+    root = Hiding(job.path_key).place(job.root)
+    return pa.schema(columns, metadata={"scanomaly_job": job.id, "encoder_key": job.encoder.key, "root": root})
 
 
 def main() -> int:

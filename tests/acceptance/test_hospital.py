@@ -5,9 +5,11 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from moto.server import ThreadedMotoServer
+from pyarrow import parquet
 
 from scanomaly.producer.sample import draw_sample
 from tests.hospital import MARKS, mixed_folder
@@ -109,6 +111,13 @@ def test_hidden_paths_are_nowhere_but_in_the_store(scanomaly: Scanomaly, mixed: 
     check_mixed(report)
     check_nothing_leaked([report], (*MARKS, "MARKFOLDER", "MARKFILE", "more.zip"))
     assert not re.search("MARKF|more.zip", json.dumps(job))
+    scanomaly("export", job["job"], "--vectors", "parquet", "--out", tmp_path / "vectors")
+    table = parquet.read_table(tmp_path / "vectors" / "vectors.parquet")
+    assert not re.search("MARKF|more.zip", f"{table['image_path'].to_pylist()} {table.schema.metadata}")
+    with scanomaly.serving() as url, urlopen(f"{url}/api/v1/jobs/{job['job']}/scans") as answer:
+        listed = json.load(answer)["scans"]
+        assert len(listed) == 26
+        assert not re.search("MARKF|more.zip", json.dumps(listed))
     shown = scanomaly("status", job["job"]).stdout + scanomaly("jobs").stdout
     assert not re.search("MARKF|more.zip", shown)
 
