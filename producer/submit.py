@@ -31,14 +31,13 @@ from ..models.reports import check_replaceable
 from ..models.scorers import DEFAULT_SCORERS, check_scorers, needs_patches, parse_scorers
 from ..models.settings import Settings
 from ..models.sources.members import Limits
-from ..models.sources.objects import ObjectFolder, is_url, local_folder
+from ..models.sources.urls import is_url, local_folder
 from ..models.states import Label, Priority
 from ..models.store import Store
 from ..models.submissions import batch_sizes
 from .datasets import is_dataset, resolve
 from .discover.folders import Folder, PathList
 from .discover.headers import holds_several
-from .discover.objects import Objects, OneObject
 from .discover.pseudonyms import Pseudonyms, load_key, path_key
 from .discover.scans import Files, Scan, Scans
 from .discover.slices import Slices, parse_slices
@@ -230,6 +229,9 @@ def _open_files(request: Request, settings: Settings, notes: dict[str, str]) -> 
         return Folder(dataset.folder, request.follow_links)
     path = local_folder(source) if is_url(source) else Path(source).expanduser()
     if path is None:
+        from ..models.sources.objects import ObjectFolder  # fsspec: only for who has an object store
+        from .discover.objects import Objects, OneObject
+
         objects = ObjectFolder(source, settings.source_seconds)
         return OneObject(objects) if objects.is_file() else Objects(objects)
     if path.is_file() and holds_several(path.name):

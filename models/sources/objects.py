@@ -25,7 +25,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, BinaryIO, NamedTuple, Protocol, TypeVar, cast
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -41,15 +40,11 @@ from tenacity import (
 )
 
 from ..errors import SourceError, UsageError
+from .urls import DRIVERS, TAKEN, is_url, local_folder
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-TAKEN = "s3://, gs://, http://, https:// and file:// are taken"
-
-_DRIVERS = {"s3": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
-"""The driver of a scheme, which is also the name of the extra that installs it."""
 
 _CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
@@ -108,37 +103,6 @@ class ObjectTooLargeError(OSError):
     def __init__(self, size: int | None) -> None:
         super().__init__(errno.EFBIG, "the object is too large")
         self.size = size
-
-
-def is_url(source: str) -> bool:
-    """Whether a source is a URL, and not a path or a name.
-
-    Raises:
-        UsageError: it is a URL that cannot be a source.
-    """
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.\-]+)(://|::.*://)", source, re.DOTALL)
-    if not match:
-        return False
-    scheme = match[1].lower()
-    if match[2] != "://":
-        raise UsageError(f"URLs that are chained with {scheme}:: are not taken: name the object itself; {TAKEN}")
-    if scheme not in _DRIVERS and scheme != "file":
-        raise UsageError(f"{scheme}:// is not taken: {TAKEN}")
-    return True
-
-
-def local_folder(url: str) -> Path | None:
-    """The folder or file that a `file://` URL stands for; None for any other URL.
-
-    Raises:
-        UsageError: it names another machine, or no absolute path.
-    """
-    if not re.match(r"file://", url, re.IGNORECASE):
-        return None
-    host, slash, path = url[len("file://") :].partition("/")
-    if host not in ("", "localhost") or not slash:
-        raise UsageError("a file:// URL names a path on this machine, with three slashes: file:///scans/today")
-    return Path("/" + unquote(path))
 
 
 class ObjectFolder:
@@ -705,17 +669,17 @@ def _parse(url: str) -> _Place:
     scheme = scheme.lower()
     host, _, inner = rest.partition("/")
     # None of these messages shows the URL: what is wrong may be a password in it.
-    if "@" in host or (_DRIVERS[scheme] != "http" and ":" in host):
+    if "@" in host or (DRIVERS[scheme] != "http" and ":" in host):
         raise UsageError(
             f"the {scheme}:// URL holds a name or a password before its host: a job's URL is stored and shown. "
-            f"Take them out, and {_CREDENTIALS[_DRIVERS[scheme]]}"
+            f"Take them out, and {_CREDENTIALS[DRIVERS[scheme]]}"
         )
     if "?" in rest or "#" in rest:
         raise UsageError(
             f"the {scheme}:// URL holds a query (?...) or a fragment (#...): a signature in it would be stored and "
             "shown, and paths cannot be added to it. Take it out"
         )
-    web = _DRIVERS[scheme] == "http"
+    web = DRIVERS[scheme] == "http"
     place = f"{scheme}://{host}" if web else host
     if not _can_be_host(host, web):
         raise UsageError(f"the {scheme}:// URL names no {'host' if web else 'bucket'}: {scheme}://NAME/folder")
@@ -723,7 +687,7 @@ def _parse(url: str) -> _Place:
     path = unquote(inner, errors="surrogateescape") if web else inner
     if path and _path_reason(path):
         raise UsageError(f"the {scheme}:// URL has a path that {_path_reason(path)}")
-    return _Place(_DRIVERS[scheme], f"{scheme}://{host}/{inner}".rstrip("/"), place, path, url.endswith("/"))
+    return _Place(DRIVERS[scheme], f"{scheme}://{host}/{inner}".rstrip("/"), place, path, url.endswith("/"))
 
 
 def _can_be_host(host: str, web: bool) -> bool:

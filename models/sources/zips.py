@@ -13,8 +13,6 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
-
 from .members import (
     RATIO_FREE_BYTES,
     ArchiveDamagedError,
@@ -157,6 +155,8 @@ class ZipArchive(WalkedArchive):
         longer than is known here, so the ends are the least that they can be. All headers differ in their places,
         so of two that share content at least one begins within the other.
         """
+        import numpy as np  # a tenth of a second, which a job without a zip need not wait for
+
         usable = np.array(self._index.usable(), dtype=bool)
         starts = np.array(self._index.columns[1], dtype=np.uint64)[usable]
         ends = np.array(self._index.columns[-1], dtype=np.uint64)[usable]

@@ -150,7 +150,9 @@ def _may_be_bare(ending: str) -> bool:
 def _of_dicom(header: Dicom, slices: Slices, pseudonyms: Pseudonyms) -> Look:
     if not header.has_picture:
         name = class_name(header.sop_class)
-        return Look(reason="DICOM without a picture" + (f" ({name})" if name else ""))
+        # What says that it is an image, or ends before it says what it is, was cut short: it fails in the worker.
+        if header.sop_class and not (name and " Image " in name):
+            return Look(reason="DICOM without a picture" + (f" ({name})" if name else ""))
     group = volume = None
     if header.patient:
         group = pseudonyms.name("patient", header.patient, header.issuer)

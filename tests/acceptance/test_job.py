@@ -97,6 +97,7 @@ def test_the_reference_data_set(scanomaly: Scanomaly, brain_mri: Path, tmp_path:
         "unlabelled": 0,
         "embedded": 253,
         "failed": 0,
+        "skipped": 0,
         "remaining": 0,
     }
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -104,9 +104,11 @@ def test_the_progress_of_several_jobs_is_that_of_each(scored: Store) -> None:
 
 def test_a_scan_is_listed_with_all_that_is_known_of_it(scored: Store) -> None:
     first, *_, last = scored.lists.scans("scored", "centroid")
-    assert first == ListedScan(first.id, "0.png", Label.NORMAL, None, ScanState.EMBEDDED, None, None, 0.1, 0.1)
+    assert first == ListedScan(
+        first.id, "0.png", Label.NORMAL, None, None, ScanState.EMBEDDED, None, None, 0.1, 0.1
+    )
     failure = (ScanState.FAILED, FailureKind.EMPTY, "it has no bytes", None, None)
-    assert last == ListedScan(last.id, "4.png", None, None, *failure)
+    assert last == ListedScan(last.id, "4.png", None, None, None, *failure)
     assert scored.lists.scans("scored", "knn")[2].score == -0.4
     assert {scan.score for scan in scored.lists.scans("scored", "mahalanobis")} == {None}
 

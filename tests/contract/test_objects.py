@@ -37,9 +37,8 @@ from scanomaly.models.sources.objects import (
     Object,
     ObjectFolder,
     ObjectTooLargeError,
-    is_url,
-    local_folder,
 )
+from scanomaly.models.sources.urls import is_url, local_folder
 from scanomaly.producer.discover.objects import Objects
 
 SECRET = "wJalrXUtnFEMIsecretEXAMPLEKEY"

@@ -3,13 +3,13 @@
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from ...models.settings import Settings
-from ...models.sources.objects import ObjectFolder, ObjectTooLargeError, ReadAhead, is_url
+from ...models.sources.urls import is_url
 from ...models.states import FailureKind
 from .images import ImageFailure, readable_bytes
 
@@ -132,49 +132,6 @@ class LocalFolder:
         return size
 
 
-class ObjectStore:
-    """What is below a URL."""
-
-    stamps_are_times = False
-
-    def __init__(self, folder: ObjectFolder, max_bytes: int) -> None:
-        """`max_bytes` is the size above which an object is not read."""
-        self._folder = folder
-        self._max_bytes = max_bytes
-        self._ahead: ReadAhead | None = None
-
-    @contextmanager
-    def ahead(self, paths: Sequence[str]) -> Iterator["ObjectStore"]:
-        with self._folder.read_ahead(paths) as ahead:
-            place = ObjectStore(self._folder, self._max_bytes)
-            place._ahead = ahead
-            yield place
-
-    def version(self, path: str) -> FileVersion:
-        with self._failures():
-            return FileVersion(*(self._ahead or self._folder).version(path))
-
-    def read(self, path: str, reserve: Callable[[int], None]) -> bytes:
-        with self._failures():
-            data = (self._ahead or self._folder).read(path, reserve, self._max_bytes)
-        if not data:
-            raise ImageFailure(FailureKind.EMPTY, "The file is empty.")
-        return data
-
-    def open(self, path: str) -> BinaryIO:
-        with self._failures():
-            return self._folder.open(path)
-
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        try:
-            yield
-        except ObjectTooLargeError as error:
-            raise too_large(error.size, self._max_bytes) from error
-        except OSError as error:
-            raise reading_failure(error) from error
-
-
 def open_place(root: str, settings: Settings, follow_links: bool) -> Place:
     """The place that a job's root names, as this machine has it.
 
@@ -182,6 +139,9 @@ def open_place(root: str, settings: Settings, follow_links: bool) -> Place:
         UsageError: it is a URL whose driver is not installed here.
     """
     if is_url(root):
+        from ...models.sources.objects import ObjectFolder  # fsspec: only for who has an object store
+        from .object_store import ObjectStore
+
         return ObjectStore(ObjectFolder(root, settings.source_seconds), settings.max_file_bytes)
     return LocalFolder(settings.local_path(root), follow_links, settings.max_file_bytes)
 
