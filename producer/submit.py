@@ -31,7 +31,7 @@ from ..models.reports import check_replaceable
 from ..models.scorers import DEFAULT_SCORERS, check_scorers, needs_patches, parse_scorers
 from ..models.settings import Settings
 from ..models.sources.members import Limits
-from ..models.sources.urls import is_url, local_folder
+from ..models.sources.objects.urls import is_url, local_folder
 from ..models.states import Label, Priority
 from ..models.store import Store
 from ..models.submissions import batch_sizes
@@ -229,7 +229,7 @@ def _open_files(request: Request, settings: Settings, notes: dict[str, str]) -> 
         return Folder(dataset.folder, request.follow_links)
     path = local_folder(source) if is_url(source) else Path(source).expanduser()
     if path is None:
-        from ..models.sources.objects import ObjectFolder  # fsspec: only for who has an object store
+        from ..models.sources.objects.folder import ObjectFolder  # fsspec: only for who has an object store
         from .discover.objects import Objects, OneObject
 
         objects = ObjectFolder(source, settings.source_seconds)

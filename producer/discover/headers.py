@@ -64,7 +64,7 @@ class Look(NamedTuple):
 
 def needs_look(name: str) -> bool:
     """Whether a file must be opened to know what it is; else `look` tells without opening it."""
-    return _by_ending(_ending(name), name) is None
+    return _by_ending(_ending(name)) is None
 
 
 def holds_several(name: str) -> bool:
@@ -95,14 +95,14 @@ def look(name: str, open_file: Callable[[], BinaryIO], slices: Slices, pseudonym
         UsageError: a pseudonym is needed, and its key cannot be loaded.
     """
     ending = _ending(name)
-    told = _by_ending(ending, name)
+    told = _by_ending(ending)
     if told is not None:
         return told
     with open_file() as stream:
         return _look_into(Reader(stream), ending, slices, pseudonyms)
 
 
-def _by_ending(ending: str, name: str) -> Look | None:
+def _by_ending(ending: str) -> Look | None:
     """What the ending alone tells; None where the content must be looked into."""
     if (ending in IMAGE_ENDINGS and ending not in _TIFF) or ending in _OTHER_SCANS:
         return Look()

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from ...models.reports import REPORT_MARKERS
-from ...models.sources.objects import Object, ObjectFolder
+from ...models.sources.objects.answers import Object
+from ...models.sources.objects.folder import ObjectFolder
 from .folders import Entry, _entry, _ignore_reason
 
 _AHEAD = 1000

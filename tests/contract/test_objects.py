@@ -26,19 +26,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import fsspec
 import pytest
 import trustme
 from moto.server import ThreadedMotoServer
 
 from scanomaly.models.errors import SourceError, UsageError
-from scanomaly.models.sources import objects as module
-from scanomaly.models.sources.objects import (
-    BLOCK,
-    Object,
-    ObjectFolder,
-    ObjectTooLargeError,
-)
-from scanomaly.models.sources.urls import is_url, local_folder
+from scanomaly.models.sources.objects import gs
+from scanomaly.models.sources.objects.answers import Object
+from scanomaly.models.sources.objects.failures import ObjectTooLargeError
+from scanomaly.models.sources.objects.folder import BLOCK, ObjectFolder
+from scanomaly.models.sources.objects.urls import is_url, local_folder
 from scanomaly.producer.discover.objects import Objects
 
 SECRET = "wJalrXUtnFEMIsecretEXAMPLEKEY"
@@ -353,7 +351,7 @@ class TestUrls:
         def missing(name: str) -> type:
             raise ImportError(name)
 
-        monkeypatch.setattr(module.fsspec, "get_filesystem_class", missing)
+        monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
         with pytest.raises(UsageError, match=rf"pip install 'scanomaly\[{extra}\]'"):
             ObjectFolder(url)
 
@@ -713,7 +711,7 @@ class TestRedirects:
     def test_to_another_host(self, files: Files, web: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         (files.root / "signed.png").write_bytes(b"there")
         monkeypatch.setitem(
-            module.fsspec.config.conf, "http", {"headers": {"Authorization": "Bearer x", "X-Api-Key": SECRET}}
+            fsspec.config.conf, "http", {"headers": {"Authorization": "Bearer x", "X-Api-Key": SECRET}}
         )
 
         def redirect(handler: Handler) -> None:
@@ -752,7 +750,8 @@ class TestWays:
         authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
         code = (
-            f"from scanomaly.models.sources.objects import ObjectFolder; print(ObjectFolder({url!r}).read('a.png'))"
+            "from scanomaly.models.sources.objects.folder import ObjectFolder; "
+            f"print(ObjectFolder({url!r}).read('a.png'))"
         )
         # In a process of its own: aiohttp reads the authorities when it is loaded.
         told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
@@ -868,7 +867,7 @@ class TestRetries:
             raise OSError(24, "Too many open files")
 
         folder = ObjectFolder(web.url)
-        monkeypatch.setattr(folder._driver, "get", exhausted)
+        monkeypatch.setattr(folder.connection.driver, "get", exhausted)
         with pytest.raises(OSError, match="Too many") as caught:
             folder.read("x")
         assert caught.value.errno == 24
@@ -1187,7 +1186,7 @@ class TestGoogle:
             ObjectFolder("gs://no-such-bucket").check()
 
     def test_pages(self, google: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "PAGE", 3)
+        monkeypatch.setattr(gs, "PAGE", 3)
         for number in range(8):
             self.put(google, name, f"{number}.png")
         folder = ObjectFolder(f"gs://{name}")

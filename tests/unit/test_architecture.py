@@ -86,6 +86,13 @@ def test_the_producer_never_loads_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("module", ["worker.encoding.pipeline", "producer.submit"])
+def test_who_reads_local_pictures_loads_no_other_readers(module: str) -> None:
+    others = {"fsspec", "pydicom", "nibabel"}
+    code = f"import sys, scanomaly.{module}; sys.exit(not {others}.isdisjoint(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_every_package_is_listed() -> None:
     import tomllib
 

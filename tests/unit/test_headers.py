@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -598,6 +599,19 @@ def test_what_inflates_to_much_ends() -> None:
     stream = Counting(gzip.compress(bytes(100_000_000), 1))
     assert look("a.nii.gz", lambda: stream, Slices(), KEY) == Look()
     assert stream.bytes_read <= 1 << 16
+
+
+@pytest.mark.parametrize(("megabytes", "is_reached"), [(1, True), (80, False)])
+def test_a_small_deflated_file_that_stands_for_a_large_one_ends(megabytes: int, is_reached: bool) -> None:
+    """What comes after an element of so many zeros."""
+    syntax = b"1.2.840.10008.1.2.1.99"
+    size = megabytes * 1_000_000
+    pack = zlib.compressobj(1, wbits=-15)
+    elements = pack.compress(b"\x09\0\x10\x10OB\0\0" + size.to_bytes(4, "little") + bytes(size))
+    elements += pack.compress(b"\x10\0\x20\0LO\4\0one " + b"\x28\0\x10\0US\2\0\x20\0" + b"\x28\0\x11\0US\2\0\x20\0")
+    meta = b"\2\0\x10\0UI" + len(syntax).to_bytes(2, "little") + syntax
+    found = look_at(bytes(128) + b"DICM" + meta + elements + pack.flush(), "a")
+    assert found == Look((), KEY.name("patient", "one", "") if is_reached else None)
 
 
 def test_empty_slices_are_frames_too() -> None:

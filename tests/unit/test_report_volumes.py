@@ -266,3 +266,12 @@ def test_strips_fit_and_the_keyboard_walks_through_them(
     page.mouse.move(0, 0)
     assert named.text_content() == at_first
     assert page.locator(".strip li[tabindex='0']").count() == len(names)
+
+
+def test_slices_are_in_the_order_of_their_numbers(report: Callable[[ReportData], tuple[Path, Page]]) -> None:
+    data = with_volumes(["series-a", None], slices=3)
+    names = ["IM10", "IM2", "IM²"]
+    shown = [Slice(name, Label.NORMAL, 0.5) for name in names]
+    _, page = report(replace(data, slices=lambda wanted: dict.fromkeys(wanted, shown)))
+    (strip,) = strips_of(page)
+    assert sorted(names, key=strip.index) == ["IM2", "IM10", "IM²"]

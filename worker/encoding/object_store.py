@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from ...models.sources.objects import ObjectFolder, ObjectTooLargeError, ReadAhead
+from ...models.sources.objects.ahead import ReadAhead
+from ...models.sources.objects.failures import ObjectTooLargeError
+from ...models.sources.objects.folder import ObjectFolder
 from ...models.states import FailureKind
 from .images import ImageFailure
 from .places import FileVersion, reading_failure, too_large

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from ...models.settings import Settings
-from ...models.sources.urls import is_url
+from ...models.sources.objects.urls import is_url
 from ...models.states import FailureKind
 from .images import ImageFailure, readable_bytes
 
@@ -139,7 +139,7 @@ def open_place(root: str, settings: Settings, follow_links: bool) -> Place:
         UsageError: it is a URL whose driver is not installed here.
     """
     if is_url(root):
-        from ...models.sources.objects import ObjectFolder  # fsspec: only for who has an object store
+        from ...models.sources.objects.folder import ObjectFolder  # fsspec: only for who has an object store
         from .object_store import ObjectStore
 
         return ObjectStore(ObjectFolder(root, settings.source_seconds), settings.max_file_bytes)

@@ -1,5 +1,6 @@
 """The volumes that the page shows: the ranking of the first, and their slices side by side."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,7 +19,7 @@ STRIPS = 12
 _MOST_SLICES = 24
 
 Slices = Callable[[Sequence[str]], Mapping[str, Sequence[Slice]]]
-"""The names of volumes → the scored slices of each, in order of submission."""
+"""The names of volumes → the scored slices of each, in any order."""
 
 
 class VolumeRow(NamedTuple):
@@ -81,7 +82,7 @@ def make_strips(
         thumbnail: a path → JPEG bytes, or None.
         hiding: how paths are hidden.
     """
-    found = slices(names)
+    found = {name: sorted(members, key=_natural) for name, members in slices(names).items()}
     picked = [[(number, found[name][number]) for number in _spread(found[name])] for name in names]
     scores = [one.score for chosen in picked for _, one in chosen]
     low, span = min(scores, default=0.0), max(scores, default=0.0) - min(scores, default=0.0)
@@ -103,6 +104,12 @@ def make_strips(
         ]
         strips.append(Strip(rank, row, shown, len(found[name])))
     return strips
+
+
+def _natural(one: Slice) -> list[tuple[int, str]]:
+    """A key that has IM2 before IM10: many series are numbered so."""
+    parts = re.split(r"([0-9]+)", one.path)
+    return [(int(part) if at % 2 else 0, part) for at, part in enumerate(parts)]
 
 
 def _spread(slices: Sequence[Slice]) -> list[int]:
