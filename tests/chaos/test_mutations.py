@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -22,6 +23,7 @@ PROGRAM = """
     from pathlib import Path
     from scanomaly.worker.encoding.files import ScanFiles
     from scanomaly.worker.encoding.images import ImageFailure, decode
+    from scanomaly.worker.encoding.places import LocalFolder
 
     def peak():
         # Linux hands a parent's ru_maxrss on to its child.
@@ -98,8 +100,10 @@ def test_a_job_of_damaged_files_accounts_for_each_and_loses_no_worker(tmp_path: 
         world.until(world.ended, 300, "the job ends")
         assert world.state() == "done", world.describe()
         states = dict(world.rows("SELECT state, count(*) FROM scans GROUP BY state"))
-        assert set(states) == {"embedded", "failed"}
-        assert sum(states.values()) == COUNT + 20
+        assert {"embedded", "failed"} <= set(states) <= {"embedded", "failed", "skipped"}
+        # A damaged directory of a TIFF may tell of several pages: the scans then are these.
+        paths = [path for (path,) in world.rows("SELECT path FROM scans")]
+        assert len({re.sub("/page/[0-9]+$", "", path) for path in paths}) == COUNT + 20
         assert world.rows("SELECT count(*) FROM scans WHERE failure_kind = 'crashed_worker'") == [(0,)]
         assert world.rows("SELECT max(deaths) FROM batches") == [(0,)], world.describe()
         assert world.workers[0].exit_codes == []
