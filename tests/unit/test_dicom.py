@@ -6,10 +6,13 @@ import functools
 import io
 import logging
 import random
+import struct
 import subprocess
 import sys
 import textwrap
+import time
 import traceback
+import tracemalloc
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -36,6 +39,7 @@ from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLossless,
     JPEGLosslessSV1,
+    RLELossless,
 )
 
 from scanomaly.models.intensity import Intensity, parse_intensity
@@ -365,9 +369,22 @@ class TestGrey:
     def test_inverse_grey(self) -> None:
         plain = grey(made(RAMP))
         assert np.array_equal(grey(made(RAMP, PhotometricInterpretation="MONOCHROME1")), 255 - plain)
-        assert np.array_equal(grey(made(RAMP, PresentationLUTShape="INVERSE")), 255 - plain)
+        # PS3.3, C.8.11.3.1.2: INVERSE is what MONOCHROME1 has. It is one inversion, not two.
         both = made(RAMP, PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE")
-        assert np.array_equal(grey(both), plain)
+        assert np.array_equal(grey(both), 255 - plain)
+        assert np.array_equal(grey(made(RAMP, PresentationLUTShape="IDENTITY")), plain)
+
+    def test_values_in_the_upper_bits(self) -> None:
+        stored = np.arange(0, 4096, 16, dtype=np.uint16).reshape(16, 16)
+        data = made(stored << 4, BitsStored=12, HighBit=15)
+        assert np.abs(grey(data) - by_range(stored, 0, 4080)).max() <= 1
+
+    def test_a_lookup_table_with_more_entries_than_greys(self) -> None:
+        stored = np.arange(0, 1024, 4, dtype=np.uint16).reshape(16, 16)
+        table = Dataset()
+        table.LUTDescriptor, table.LUTData = [1024, 0, 8], [255 - value // 4 for value in range(1024)]
+        table["LUTData"].VR = "US"
+        assert np.array_equal(grey(made(stored, VOILUTSequence=[table])), 255 - stored // 4)
 
     def test_lookup_tables(self) -> None:
         stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -422,6 +439,53 @@ class TestColours:
             header[f"{name}PaletteColorLookupTableData"] = values.astype(f"<u{bits // 8}").tobytes()
         expected = (channels >> (bits - 8)).T.reshape(16, 16, 3)
         assert np.abs(shown(made(stored, **header)) - expected).max() <= 1
+
+    @staticmethod
+    def palette(kind: str, entries: int, bits: int, data: bytes) -> dict[str, object]:
+        header: dict[str, object] = {"PhotometricInterpretation": "PALETTE COLOR"}
+        for name in ("Red", "Green", "Blue"):
+            header[f"{name}PaletteColorLookupTableDescriptor"] = [entries, 0, bits]
+            header[f"{kind}{name}PaletteColorLookupTableData"] = data
+        return header
+
+    def test_a_palette_with_more_entries_than_greys(self) -> None:
+        stored = np.arange(0, 1024, 4, dtype=np.uint16).reshape(16, 16)
+        header = self.palette("", 1024, 8, bytes(value // 4 for value in range(1024)))
+        assert np.array_equal(grey(made(stored, **header)), stored // 4)
+
+    def test_a_palette_of_8_bits_that_says_16(self) -> None:
+        stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        header = self.palette("", 256, 16, np.arange(256, dtype="<u2").tobytes())
+        assert np.array_equal(grey(made(stored, **header)), stored)
+
+    def test_a_segmented_palette(self) -> None:
+        """Two entries one by one, a line of 62 to 252, and 64 copied from both; 128 more than the palette has."""
+        stored = np.arange(128, dtype=np.uint8).reshape(8, 16)
+        line = np.linspace(8, 252, 63)[1:]
+        expected = np.rint([*(4, 8), *line, *(4, 8), *line]).astype(int)
+        for bits, kind in ((8, "u1"), (16, "<u2")):
+            size, factor = bits // 8, 1 if bits == 8 else 257
+            codes = [0, 2, 4 * factor, 8 * factor, 1, 62, 252 * factor]
+            tail = np.array([2, 2], kind).tobytes() + (0).to_bytes(4, "little")
+            data = np.array(codes, kind).tobytes() + tail + np.array([1, 128, 0], kind).tobytes()
+            header = self.palette("Segmented", 128, bits, data + b"\0" * (len(data) % 2))
+            assert np.abs(grey(made(stored, **header)).reshape(-1) - expected).max() <= 1, size
+
+    @pytest.mark.parametrize("colours", ["YBR_FULL", "YBR_FULL_422", "RGB"])
+    def test_what_adobe_marks_is_converted_once(self, colours: str) -> None:
+        out = io.BytesIO()
+        Image.new("RGB", (16, 16), (200, 30, 60)).save(out, "JPEG", quality=95)
+        code = out.getvalue()
+        marker = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\1"
+        header = {"SamplesPerPixel": 3, "PhotometricInterpretation": colours, "PlanarConfiguration": 0}
+        data = compressed(code[:2] + marker + code[20:], JPEGBaseline8Bit, 16, 16, 8, **header)
+        assert np.abs(shown(data) - [200, 30, 60]).max() <= 2
+
+    @pytest.mark.parametrize(("colours", "samples"), [("HSV", 3), ("YBR_PARTIAL_422", 3), ("CMYK", 4), ("ARGB", 4)])
+    def test_colours_that_are_not_read(self, colours: str, samples: int) -> None:
+        header = {**self.HEADER, "SamplesPerPixel": samples, "PhotometricInterpretation": colours}
+        found = failure(made(bytes(6 * 8 * samples), **header, PlanarConfiguration=0))
+        assert found.kind == FailureKind.UNSUPPORTED
 
 
 class TestFrames:
@@ -590,25 +654,101 @@ class TestLies:
         big = as_jpeg(np.zeros((3000, 3000), np.uint8))
         assert failure(compressed(big, JPEGBaseline8Bit, 8, 8, 8)).kind == CUT
 
-    def test_a_bomb_is_stopped_by_what_is_reserved(self) -> None:
-        class EnoughError(Exception):
-            pass
-
-        reserved = 0
-
-        def reserve(size: int) -> None:
-            nonlocal reserved
-            reserved += size
-            if reserved > 100_000_000:
-                raise EnoughError
-
+    @pytest.mark.parametrize("header", ["as it is", "length 0", "no length", "no preamble"])
+    def test_a_bomb_is_stopped_by_what_is_reserved(self, header: str) -> None:
         data = made(RAMP, DeflatedExplicitVRLittleEndian)
         end = 144 + int.from_bytes(data[140:144], "little")
         packing = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
         zeros = bytes(1 << 20)
-        bomb = data[:end] + b"".join(packing.compress(zeros) for _ in range(80)) + packing.flush()
+        before = {
+            "as it is": data[:end],
+            "length 0": data[:140] + bytes(4) + data[144:end],
+            "no length": data[:132] + data[144:end],
+            "no preamble": data[132:end],
+        }
+        bomb = before[header] + b"".join(packing.compress(zeros) for _ in range(80)) + packing.flush()
         with pytest.raises(EnoughError):
-            open_content(bomb, AUTO, LIMIT, reserve, False)
+            open_content(bomb, AUTO, LIMIT, Bounded(100_000_000), False)
+
+    def test_many_small_elements_are_reserved(self) -> None:
+        """10 MB of them took 400 MB."""
+        data = made(RAMP)
+        item = b"".join(struct.pack("<HH2sH", 9, 0x1000 + number, b"LO", 0) for number in range(400))
+        item = b"\xfe\xff\0\xe0\xff\xff\xff\xff" + item + b"\xfe\xff\x0d\xe0\0\0\0\0"
+        sequence = struct.pack("<HH2sHL", 0x5200, 0x9230, b"SQ", 0, 0xFFFFFFFF) + 100 * item
+        start = data.rfind(b"\xe0\x7f\x10\0")
+        full = data[:start] + sequence + b"\xfe\xff\xdd\xe0\0\0\0\0" + data[start:]
+        assert np.array_equal(shown(full), shown(data))
+        with pytest.raises(EnoughError):
+            open_content(full, AUTO, LIMIT, Bounded(10_000_000), False)
+
+    def test_run_lengths_of_more_than_the_picture(self) -> None:
+        """pydicom makes a segment as long as it says: 64 MB of this one."""
+        segment = b"\x81\0" * (1 << 19)
+        codestream = struct.pack("<16L", 1, 64, *[0] * 14) + segment
+        data = compressed(codestream, RLELossless, 8, 8, 8)
+        tracemalloc.start()
+        assert failure(data).kind == CUT
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 16 << 20
+
+    def test_a_segmented_palette_of_more_than_its_entries(self) -> None:
+        """Each three words are a line of 65,535 entries: of 2 KB of them, pydicom makes 360 MB."""
+        stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        words = np.array([0, 1, 0, *([1, 65535, 7] * 300)], "<u2").tobytes()
+        tracemalloc.start()
+        shown(made(stored, **TestColours.palette("Segmented", 256, 16, words)))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 16 << 20
+
+    def test_more_components_than_samples_in_the_codestream(self) -> None:
+        """OpenJPEG makes them all, and of 400 by 2000 × 2000 pixels 7.7 GB."""
+        at = HT_LOSSLESS.index(b"\xff\x4f\xff\x51")
+        head, component, rest = HT_LOSSLESS[at : at + 40], HT_LOSSLESS[at + 42 : at + 45], HT_LOSSLESS[at + 45 :]
+        many = head[:4] + struct.pack(">H", 38 + 3 * 4) + head[6:] + struct.pack(">H", 4) + 4 * component + rest
+        assert failure(compressed(many, HTJ2KLossless, 8, 8, 16)).kind == CUT
+        half = head + b"\0\1" + component[:1] + b"\2\2" + rest
+        assert failure(compressed(half, HTJ2KLossless, 8, 8, 16)).kind == CUT
+
+    def test_the_frame_that_is_checked_is_the_one_that_is_decoded(self) -> None:
+        """A table of offsets may name another one."""
+        big = io.BytesIO()
+        Image.new("L", (300, 300)).save(big, "JPEG2000", no_jp2=True)
+        body = encapsulate([HT_LOSSLESS, big.getvalue()], has_bot=False)
+        table = {
+            "ExtendedOffsetTable": struct.pack("<Q", 8 + len(HT_LOSSLESS) + len(HT_LOSSLESS) % 2),
+            "ExtendedOffsetTableLengths": struct.pack("<Q", len(big.getvalue())),
+        }
+        header = {"Rows": 8, "Columns": 8, "BitsAllocated": 16, "PixelRepresentation": 0}
+        data = made(body, HTJ2KLossless, **header)
+        assert np.array_equal(shown(made(body, HTJ2KLossless, **header, **table)), shown(data))
+
+    def test_many_compressed_frames_are_found_at_once(self) -> None:
+        codestream = as_jpeg(np.arange(256, dtype=np.uint8).reshape(16, 16))
+        body = encapsulate([codestream] * 3000, has_bot=False)
+        header = {"Rows": 16, "Columns": 16, "BitsAllocated": 8, "PixelRepresentation": 0, "NumberOfFrames": "3000"}
+        data = made(body, JPEGBaseline8Bit, **header)
+        before = time.process_time()
+        assert grey(data, "frame/2999").max() == 255
+        assert time.process_time() - before < 6  # 12 seconds and more where each frame is searched for
+
+
+class EnoughError(Exception):
+    pass
+
+
+class Bounded:
+    """Refuses what is above a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def __call__(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise EnoughError
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:

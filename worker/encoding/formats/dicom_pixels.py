@@ -4,8 +4,10 @@ No error and no log line of the libraries is told: they quote values of headers,
 """
 
 import io
+import itertools
 import logging
 import math
+import struct
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -16,9 +18,9 @@ import pydicom
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
+from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -26,8 +28,10 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLSTransferSyntaxes,
     RLELossless,
 )
 
@@ -35,11 +39,16 @@ from ....models.intensity import Intensity
 from ....models.states import FailureKind
 from ..images import ImageFailure, too_many_pixels
 from .content import Announce, EmptySlice, Reserve
-from .intensity import EMPTY_RULE, Scale, is_empty, make_scale
+from .dicom_tables import look_up, look_up_colours
+from .intensity import EMPTY_RULE, SCALE_BYTES, Scale, is_empty, make_scale
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _PLAIN = b"1.2.840.10008.1.2.1\0\0\0"
+_SYNTAX_UID = (0x0002, 0x0010)
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _PIECE = 16 * 1024**2
+_SIZ = b"\xff\x4f\xff\x51"
+"""How a JPEG 2000 codestream begins: markers SOC and SIZ."""
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 """Float, double float, and integer pixel data."""
 #: pydicom tries all that it has, one after the other. On damaged pixels GDCM can end the process, and pylibjpeg's
@@ -55,26 +64,63 @@ _MOST_STRETCH = 10.0
 _SQUARE = 0.01
 _MARGIN_BYTES = 4 * 1024**2
 
+# pydicom keeps some objects for each element that it reads, were it of one byte: a picture has no need of so many.
+_MAX_READS = 400_000
+_BYTES_PER_READ = 128
+_BYTES_KEPT = 400
+"""For a read: measured with sequences of empty elements, two reads for each."""
+_RESERVED_STEP = 1024**2
+
+_COLOURS_UNREAD = {"HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420"}
+
 #: All that is read of a header. Nothing that names a patient, a place or a day is among it.
 _TAGS = [
     *("SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelAspectRatio"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
     *("RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "VOILUTSequence"),
-    *("WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction"),
     *("RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor"),
     *("BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData"),
-    *("GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData", "AlphaPaletteColorLookupTableData"),
+    *("GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData"),
     *("SegmentedRedPaletteColorLookupTableData", "SegmentedGreenPaletteColorLookupTableData"),
-    *("SegmentedBluePaletteColorLookupTableData", "PaletteColorLookupTableUID"),
+    *("SegmentedBluePaletteColorLookupTableData",),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *("FloatPixelData", "DoubleFloatPixelData", "PixelData"),
 ]
 
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 for _name in ("pydicom", "pylibjpeg", "openjpeg", "rle"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
+
+
+class _Stream(io.BytesIO):
+    """A file's content for pydicom, which may read it in so many parts only. What it keeps of it is reserved."""
+
+    def __init__(self, data: bytes, reserve: Reserve) -> None:
+        super().__init__(data)
+        self.refused: Exception | None = None
+        """What `reserve` raised: pydicom turns what a read raises into errors of its own."""
+        self._reserve = reserve
+        self._size = len(data)
+        self._owed = 0
+        self._reads_left = _MAX_READS + len(data) // _BYTES_PER_READ
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        # Only to inflate a file, without a bound, pydicom reads all that is left.
+        if size is None or size < 0 or self._reads_left == 0:
+            raise ValueError
+        self._reads_left -= 1
+        left = max(0, self._size - self.tell())
+        self._owed += min(size, left) + _BYTES_KEPT
+        if self._owed >= _RESERVED_STEP:
+            try:
+                self._reserve(self._owed)
+            except Exception as error:
+                self.refused = error
+                raise
+            self._owed = 0
+        return super().read(size)
 
 
 class DicomContent:
@@ -107,7 +153,14 @@ class DicomContent:
         if self._samples not in (1, 3, 4) or self._bits > 64:
             raise ImageFailure(FailureKind.NOT_AN_IMAGE, "The DICOM header describes no picture.")
         self._stored = _positive(self._dataset, "BitsStored", self._bits)
+        self._high = _positive(self._dataset, "HighBit", self._stored - 1) if self._stored > 1 else 0
+        self._colours = str(self._dataset.get("PhotometricInterpretation") or "MONOCHROME2").strip()
+        if self._colours in _COLOURS_UNREAD:
+            raise ImageFailure(
+                FailureKind.UNSUPPORTED, f"The colours are {self._colours}, which Scanomaly does not read."
+            )
         self._decoder = _decoder(self._syntax, self._stored)
+        _index_frames(self._dataset, self._syntax, self._frames)
 
     def picture(self, frame: str | None, announce: Announce) -> Image.Image:
         """As `Content.picture` has it."""
@@ -120,7 +173,10 @@ class DicomContent:
         # What is decoded, twice as a decoder hands it over; float64 of it in the modality's units, twice; RGB, and
         # the picture with square pixels.
         decoded = pixels * self._samples * max(1, self._bits // 8)
-        announce(size, 2 * decoded + 16 * pixels * self._samples + 4 * pixels + 8 * math.prod(size) + _MARGIN_BYTES)
+        need = 2 * decoded + 16 * pixels * self._samples + 4 * pixels + 8 * math.prod(size) + _MARGIN_BYTES
+        if self._intensity.kind == "percentile":
+            need += min(SCALE_BYTES, 16 * pixels * self._frames)
+        announce(size, need)
         try:
             found = self._make(index)
         except (ImageFailure, EmptySlice):
@@ -145,30 +201,45 @@ class DicomContent:
     def _make(self, index: int) -> NDArray[np.uint8]:
         """The picture of a frame: (height, width) or (height, width, 3)."""
         values = self._decoded(index)
-        colours = str(self._dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip()
-        if colours == "PALETTE COLOR":
-            return _to_8_bits(apply_color_lut(values, self._dataset), 16)
+        if self._colours == "PALETTE COLOR":
+            return look_up_colours(values, self._dataset)
         if values.ndim == 3:
             return _to_8_bits(values[..., :3], self._stored)
         grey = self._grey(values, index)
-        is_inverse = self._dataset.get("PresentationLUTShape", "") == "INVERSE"
-        return 255 - grey if (colours == "MONOCHROME1") != is_inverse else grey
+        # PresentationLUTShape says the same again (INVERSE shall be with MONOCHROME1): it turns nothing back.
+        return 255 - grey if self._colours == "MONOCHROME1" else grey
 
     def _decoded(self, index: int) -> NDArray[Any]:
-        self._check_codestream(index)
-        plugin = _PLUGINS.get(self._syntax, "")
-        values: NDArray[Any] = self._decoder.as_array(self._dataset, index=index, decoding_plugin=plugin)[0]
+        options: dict[str, Any] = {"decoding_plugin": _PLUGINS.get(self._syntax, "")}
+        if self._syntax.is_encapsulated and "PixelData" in self._dataset:
+            frame = _frame(self._dataset, index, self._frames)
+            self._check_codestream(frame)
+            # By this marker, Pillow makes RGB of it, and pydicom would once more.
+            options["raw"] = options["decoding_plugin"] == "pillow" and _has_adobe_marker(frame)
+        if self._high != self._stored - 1:
+            options["correct_unused_bits"] = False
+        values: NDArray[Any] = self._decoder.as_array(self._dataset, index=index, **options)[0]
         if values.shape[:2] != (self._height, self._width):
             raise _damaged(ValueError())
-        return values
+        return self._of_high_bits(values)
 
-    def _check_codestream(self, index: int) -> None:
+    def _of_high_bits(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Stored values where they are not in the lowest bits, as old files have it."""
+        tells_itself = self._syntax in (*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes)
+        if values.dtype.kind == "f" or self._high == self._stored - 1 or tells_itself:
+            return values
+        if not self._stored - 1 <= self._high < self._bits:
+            raise _damaged(ValueError())
+        return (values << (self._bits - 1 - self._high)) >> (self._bits - self._stored)
+
+    def _check_codestream(self, frame: bytes) -> None:
         """A decoder allocates what the compressed data says, and not what the header says."""
-        if not self._syntax.is_encapsulated or "PixelData" not in self._dataset:
+        if self._syntax == RLELossless:
+            if not _rle_fits(frame, self._width * self._height):
+                raise _damaged(ValueError())
             return
-        frame = get_frame(self._dataset.PixelData, index, number_of_frames=self._frames)
         size = _codestream_size(frame)
-        precision = _jpeg_precision(frame)
+        precision = _codestream_precision(frame)
         if precision is not None and (precision[0] > self._bits or precision[1] != self._samples):
             raise _damaged(ValueError())
         if size is not None and size != (self._width, self._height):
@@ -222,19 +293,21 @@ class DicomContent:
 
 def _parse(data: bytes, reserve: Reserve) -> Dataset:
     is_bare = data[128:132] != b"DICM"
-    content = data if is_bare else _inflated(data, reserve)
+    stream = _Stream(_inflated(data, reserve), reserve)
     try:
-        return pydicom.dcmread(io.BytesIO(content), force=is_bare, specific_tags=_TAGS)
+        return pydicom.dcmread(stream, force=is_bare, specific_tags=_TAGS)
     except MemoryError as error:
         raise ImageFailure(FailureKind.TOO_LARGE, "The file did not fit into memory.") from error
     except Exception as error:
+        if stream.refused is not None:
+            raise stream.refused from None
         raise _damaged_header(error) from None
 
 
 def _inflated(data: bytes, reserve: Reserve) -> bytes:
     """A deflated file as a plain one; any other as it is. pydicom would inflate it without a bound."""
-    end = 144 + int.from_bytes(data[140:144], "little")
-    if _DEFLATED not in data[:end]:
+    syntax, end = _meta(data)
+    if syntax != _DEFLATED:
         return data
     unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
     parts = [data[:end].replace(_DEFLATED, _PLAIN)]
@@ -247,6 +320,46 @@ def _inflated(data: bytes, reserve: Reserve) -> bytes:
             raise _damaged_header(error) from None
         rest = unpacking.unconsumed_tail
     return b"".join(parts)
+
+
+def _meta(data: bytes) -> tuple[bytes, int]:
+    """The transfer syntax that a file names, and where what is written in it begins.
+
+    Group 0002 is explicit little endian in every file. The length that it says is not asked: it may be wrong.
+    """
+    position, syntax = 132 if data[128:132] == b"DICM" else 0, b""
+    while data[position : position + 2] == b"\2\0" and position + 12 <= len(data):
+        element, kind, length = struct.unpack_from("<H2sH", data, position + 2)
+        begin = position + 8
+        if kind in _LONG_VRS:
+            (length,), begin = struct.unpack_from("<L", data, position + 8), position + 12
+        if (0x0002, element) == _SYNTAX_UID:
+            syntax = data[begin : begin + length].rstrip(b"\0 ")
+        position = begin + length
+    return syntax, position
+
+
+def _index_frames(dataset: Dataset, syntax: UID, frames: int) -> None:
+    """Tell pydicom where frames are, where the file does not: it would look through all for each of them."""
+    if not syntax.is_encapsulated or frames == 1 or "PixelData" not in dataset:
+        return
+    stream = io.BytesIO(dataset.PixelData)
+    if parse_basic_offsets(stream):
+        return
+    first = stream.tell()
+    count, starts = parse_fragments(stream)
+    if count == frames:
+        lengths = (int.from_bytes(dataset.PixelData[start + 4 : start + 8], "little") for start in starts)
+        dataset.ExtendedOffsetTable = struct.pack(f"<{count}Q", *(start - first for start in starts))
+        dataset.ExtendedOffsetTableLengths = struct.pack(f"<{count}Q", *lengths)
+
+
+def _frame(dataset: Dataset, index: int, frames: int) -> bytes:
+    """The compressed data of a frame, as pydicom will find it."""
+    offsets = None
+    if "ExtendedOffsetTable" in dataset:
+        offsets = dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
+    return get_frame(dataset.PixelData, index, number_of_frames=frames, extended_offsets=offsets)
 
 
 def _check_picture(dataset: Dataset) -> None:
@@ -307,9 +420,7 @@ def _by_header(units: NDArray[Any], header: Dataset) -> NDArray[np.uint8] | None
             return Scale(centre - width / 2, centre + width / 2)(units)
         return Scale.window(centre, width)(units)
     if header.get("VOILUTSequence") and np.array_equal(units, np.rint(units)):
-        table = header.VOILUTSequence[0].LUTDescriptor
-        looked_up = apply_voi(np.rint(units).astype(np.int64), header)
-        return Scale(0, (1 << min(16, max(1, int(table[2])))) - 1)(looked_up)
+        return look_up(units, header.VOILUTSequence[0])
     return None
 
 
@@ -346,7 +457,7 @@ def _pixel_ratio(measures: Dataset, dataset: Dataset) -> float:
 
 def _codestream_size(data: bytes) -> tuple[int, int] | None:
     """The (width, height) that a JPEG, JPEG-LS or JPEG 2000 codestream says; None of another one."""
-    start = data.find(b"\xff\x4f\xff\x51")
+    start = data.find(_SIZ)
     if start >= 0:
         across, down, left, top = (int.from_bytes(data[start + at : start + at + 4]) for at in (8, 12, 16, 20))
         return across - left, down - top
@@ -354,10 +465,43 @@ def _codestream_size(data: bytes) -> tuple[int, int] | None:
     return None if start_of_frame is None else (_number(start_of_frame, 7), _number(start_of_frame, 5))
 
 
-def _jpeg_precision(data: bytes) -> tuple[int, int] | None:
-    """The bits of a sample, and the samples of a pixel, that a JPEG or JPEG-LS codestream says."""
+def _codestream_precision(data: bytes) -> tuple[int, int] | None:
+    """The bits of a sample, and the samples of a pixel, that a JPEG, JPEG-LS or JPEG 2000 codestream says."""
+    start = data.find(_SIZ)
+    if start >= 0:
+        samples = _number(data, start + 40)
+        parts = data[start + 42 : start + 42 + 3 * samples]
+        if any(parts[1::3].strip(b"\1")) or any(parts[2::3].strip(b"\1")):  # of half the size
+            raise _damaged(ValueError())
+        return max((part & 0x7F for part in parts[::3]), default=0) + 1, samples
     start_of_frame = _jpeg_start(data)
     return None if start_of_frame is None else (start_of_frame[4], start_of_frame[9])
+
+
+def _has_adobe_marker(data: bytes) -> bool:
+    """Whether a JPEG file says by the marker of Adobe how its colours are coded."""
+    return any(marker == 0xEE and data[at + 4 : at + 9] == b"Adobe" for marker, at in _jpeg_segments(data))
+
+
+def _rle_fits(data: bytes, pixels: int) -> bool:
+    """Whether no segment of run lengths becomes more than a plane of one byte a pixel, and as much padding.
+
+    By PS3.5, G.3 and G.5. pydicom would make a segment as large as it says, 64 times its length.
+    """
+    count = int.from_bytes(data[:4], "little")
+    if len(data) < 64 or count > 15:
+        return False
+    starts = [*struct.unpack_from(f"<{count}L", data, 4), len(data)]
+    return all(_run_lengths(data[start:end], 2 * pixels + 128) for start, end in itertools.pairwise(starts))
+
+
+def _run_lengths(segment: bytes, most: int) -> bool:
+    position = size = 0
+    while position < len(segment) and size <= most:
+        code = segment[position]
+        size += code + 1 if code < 128 else 257 - code if code > 128 else 0
+        position += code + 2 if code < 128 else 2 if code > 128 else 1
+    return size <= most
 
 
 def _number(data: bytes, at: int) -> int:
@@ -366,15 +510,24 @@ def _number(data: bytes, at: int) -> int:
 
 def _jpeg_start(data: bytes) -> bytes | None:
     """The first ten bytes of the segment that describes the picture."""
-    if data[:2] != b"\xff\xd8":
-        return None
-    position = 2
-    while position + 10 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
+    for marker, at in _jpeg_segments(data):
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            return data[position : position + 10]
-        position += 1 if marker == 0xFF else 2 + _number(data, position + 2)
+            return data[at : at + 10]
     return None
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """The markers before the compressed data of a JPEG file, and where they are."""
+    if data[:2] != b"\xff\xd8":
+        return
+    position = 2
+    while position + 10 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        yield marker, position
+        position += 2 + _number(data, position + 2)
 
 
 def _damaged_header(error: Exception) -> ImageFailure:
