@@ -429,7 +429,7 @@ def test_a_damaged_dicom_keeps_its_group(tmp_path: Path) -> None:
         assert look_at(data[:length], "a")[:3] == whole[:3]
 
 
-@pytest.mark.parametrize("count", ["0", "-1", "x", "1e9", "99999999999", "2\\3", "1.5"])
+@pytest.mark.parametrize("count", ["0", "-1", "x", "1e9", "100001", "99999999999", "2\\3", "1.5"])
 def test_a_number_of_frames_that_cannot_be_right_is_one(tmp_path: Path, count: str) -> None:
     data = dicom(tmp_path / "a.dcm", **frames_of(3))
     start = data.index(b"\x28\x00\x08\x00IS")
@@ -594,8 +594,13 @@ def test_little_is_read_of_a_large_file(tmp_path: Path, make: Callable[[Path], b
     assert stream.closed
 
 
+def test_a_large_element_of_a_stream_that_only_flows(tmp_path: Path) -> None:
+    data = big_private_element(tmp_path / "a.dcm")
+    assert look("a", lambda: Flowing(data), Slices(), KEY) == look_at(dicom(tmp_path / "a.dcm"), "a")
+
+
 def test_what_inflates_to_much_ends() -> None:
-    """A bomb: 1 GiB of zeros as the rest of a gzipped header that is none."""
+    """100 MB of zeros, gzipped, which are no header: their beginning tells."""
     stream = Counting(gzip.compress(bytes(100_000_000), 1))
     assert look("a.nii.gz", lambda: stream, Slices(), KEY) == Look()
     assert stream.bytes_read <= 1 << 16
