@@ -219,10 +219,19 @@ def add_batch(
     session: Session, job_id: str, scans: int, deaths: int = 0, started_at: datetime | None = None
 ) -> int:
     """Insert a pending batch and return its id."""
-    values = {"state": BatchState.PENDING, "deaths": deaths, "started_at": started_at}
-    zero = {"embedded": 0, "failed": 0, "skipped": 0, "encoded": 0}
-    statement = insert(BatchRow).values(job_id=job_id, scans=scans, **values, **zero).returning(BatchRow.id)
-    return session.scalars(statement).one()
+    return add_batches(session, job_id, [scans], deaths, started_at)[0]
+
+
+def add_batches(
+    session: Session, job_id: str, sizes: Sequence[int], deaths: int = 0, started_at: datetime | None = None
+) -> list[int]:
+    """Insert pending batches of so many scans. Returns their ids, which ascend."""
+    if not sizes:
+        return []
+    values = {"job_id": job_id, "state": BatchState.PENDING, "deaths": deaths, "started_at": started_at}
+    values |= {"embedded": 0, "failed": 0, "skipped": 0, "encoded": 0}
+    statement = insert(BatchRow).returning(BatchRow.id, sort_by_parameter_order=True)
+    return list(session.scalars(statement, [values | {"scans": size} for size in sizes]))
 
 
 def call_off(session: Session, job_id: str) -> None:

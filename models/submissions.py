@@ -12,11 +12,12 @@ from itertools import chain, repeat
 from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
 
+from .batches import add_batches
 from .database import Database, changed_rows, upsert
 from .errors import AlreadySubmittedError
 from .records import FoundScan, IgnoredFile, NewJob, SubmissionKey
-from .states import BatchState, JobState, Label, ScanState
-from .tables import BatchRow, IgnoredRow, JobRow, SubmissionKeyRow
+from .states import JobState, Label, ScanState
+from .tables import IgnoredRow, JobRow, SubmissionKeyRow
 
 ABANDONED_SECONDS = 60.0
 """A job whose submitter did not beat for so long never gets whole."""
@@ -80,7 +81,7 @@ class Submissions:
 
     def _add_scans(self, session: Session, job: NewJob, scans: Sequence[FoundScan]) -> None:
         sizes, pending = batch_sizes(scans, job.batch_size), ScanState.PENDING.value
-        numbers = _add_batches(session, job.id, sizes)
+        numbers = add_batches(session, job.id, sizes)
         ids = chain.from_iterable(map(repeat, numbers, sizes))
         rows = (
             (job.id, batch_id, path, label and str(label), group, volume, pending)
@@ -188,13 +189,3 @@ def batch_sizes(scans: Sequence[FoundScan], size: int) -> list[int]:
         count += 1
         last = scan.volume
     return [*sizes, count] if count else sizes
-
-
-def _add_batches(session: Session, job_id: str, sizes: Sequence[int]) -> list[int]:
-    """Insert batches of so many scans. Returns their ids, which ascend."""
-    if not sizes:
-        return []
-    values = {"job_id": job_id, "state": BatchState.PENDING, "deaths": 0}
-    values |= {"embedded": 0, "failed": 0, "skipped": 0, "encoded": 0}
-    statement = insert(BatchRow).returning(BatchRow.id, sort_by_parameter_order=True)
-    return list(session.scalars(statement, [values | {"scans": size} for size in sizes]))
