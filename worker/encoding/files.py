@@ -79,16 +79,19 @@ class ScanFiles:
             ImageFailure: OUTSIDE_ROOT, MISSING, UNREADABLE, EMPTY, TOO_LARGE or TRUNCATED.
             OSError: this process, not the file, is at fault: it has no file descriptor or memory left.
         """
-        address = found.address
-        if address.member is None:
-            return self._place.read(address.file, reserve)
-        try:
-            data = self._archives.read(address.file, found.version, address.member, reserve)
-        except ArchiveError as error:
-            raise _failure(error) from error
+        data = self._read(found, reserve)
         if not data:
             raise ImageFailure(FailureKind.EMPTY, "The file is empty.")
         return data
+
+    def _read(self, found: Found, reserve: Callable[[int], None]) -> bytes:
+        file, member, _ = found.address
+        if member is None:
+            return self._place.read(file, reserve)
+        try:
+            return self._archives.read(file, found.version, member, reserve)
+        except ArchiveError as error:
+            raise _failure(error) from error
 
     def _has(self, file: str, version: FileVersion, member: str) -> bool:
         try:

@@ -7,8 +7,6 @@ from typing import BinaryIO
 from ...models.sources.objects.ahead import ReadAhead
 from ...models.sources.objects.failures import ObjectTooLargeError
 from ...models.sources.objects.folder import ObjectFolder
-from ...models.states import FailureKind
-from .images import ImageFailure
 from .places import FileVersion, reading_failure, too_large
 
 
@@ -36,10 +34,7 @@ class ObjectStore:
 
     def read(self, path: str, reserve: Callable[[int], None]) -> bytes:
         with self._failures():
-            data = (self._ahead or self._folder).read(path, reserve, self._max_bytes)
-        if not data:
-            raise ImageFailure(FailureKind.EMPTY, "The file is empty.")
-        return data
+            return (self._ahead or self._folder).read(path, reserve, self._max_bytes)
 
     def open(self, path: str) -> BinaryIO:
         with self._failures():

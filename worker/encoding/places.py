@@ -43,7 +43,7 @@ class Place(Protocol):
         """A whole file that is not larger than the limit. `reserve` is called with its size before it is read.
 
         Raises:
-            ImageFailure: OUTSIDE_ROOT, MISSING, UNREADABLE, EMPTY or TOO_LARGE.
+            ImageFailure: OUTSIDE_ROOT, MISSING, UNREADABLE or TOO_LARGE.
             OSError: this process, not the file, is at fault: it has no file descriptor or memory left.
         """
 
@@ -80,8 +80,6 @@ class LocalFolder:
             raise reading_failure(error) from error
         if len(data) != size:
             raise ImageFailure(FailureKind.UNREADABLE, "The file changed while it was read.")
-        if not data:
-            raise ImageFailure(FailureKind.EMPTY, "The file is empty.")
         return data
 
     def open(self, path: str) -> BinaryIO:
