@@ -16,8 +16,6 @@ from typing import IO, BinaryIO, TypeAlias
 from ...models.errors import SourceError, UsageError
 from ...models.reports import is_report
 
-IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"})
-
 Entry: TypeAlias = tuple[str, str | None]
 """A path below a source's root, with `/` between its parts, and why it is ignored, or None."""
 
@@ -101,8 +99,8 @@ class PathList:
         self._file.seek(0)
         for line in self._file:
             path = line.removesuffix("\n")
-            reason = _ignore_reason(path) or border.reason(path)
-            yield (path[begin:], None) if reason is None else _entry(path[begin:], reason)
+            reason = ignore_reason(path) or border.reason(path)
+            yield entry(path[begin:], reason)
 
     def open(self, path: str) -> BinaryIO:
         """A regular file of the list. Raises OSError."""
@@ -182,29 +180,28 @@ def _walk(root: Path, here: str, walked: set[tuple[int, int]], border: _Border) 
         status = folder.stat()
         identity = (status.st_dev, status.st_ino)
         if identity in walked:
-            yield _entry(here, "a folder that was walked already (symbolic link)")
+            yield entry(here, "a folder that was walked already (symbolic link)")
             return
         walked.add(identity)
         names, links, folders = _list(folder)
     except OSError as error:
-        yield _entry(here or ".", f"a folder that cannot be read ({error.strerror})")
+        yield entry(here or ".", f"a folder that cannot be read ({error.strerror})")
         return
     if is_report(folder):
-        yield _entry(here or ".", "a report of an earlier job")
+        yield entry(here or ".", "a report of an earlier job")
         return
     before = here and f"{here}/"
     for name in names:
         path = before + name
         if name[0] == ".":
-            yield _entry(path, "hidden")
+            yield entry(path, "hidden")
         # Only a link can lead out: a folder below one that stays inside is inside.
         elif name in links and (reason := border.reason(str(root / path))):
-            yield _entry(path, reason)
+            yield entry(path, reason)
         elif name in folders or (name in links and _is_folder(root / path)):
             yield from _walk(root, path, walked, border)
         else:
-            reason = _ignore_reason(path)
-            yield (path, None) if reason is None else _entry(path, reason)
+            yield entry(path, ignore_reason(path))
 
 
 def _list(folder: Path) -> tuple[list[str], set[str], set[str]]:
@@ -233,7 +230,8 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _ignore_reason(path: str) -> str | None:
+def ignore_reason(path: str) -> str | None:
+    """What the name alone has against a file; None where it has nothing."""
     if not path.isascii() and _printable(path) != path:
         return "its name is not valid UTF-8"
     name = path[path.rfind("/") + 1 :]
@@ -242,8 +240,9 @@ def _ignore_reason(path: str) -> str | None:
     return None
 
 
-def _entry(path: str, reason: str) -> Entry:
-    return _printable(path), reason
+def entry(path: str, reason: str | None) -> Entry:
+    """An entry for a file, or for one that is ignored."""
+    return (path if reason is None else _printable(path)), reason
 
 
 def _printable(path: str) -> str:

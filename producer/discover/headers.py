@@ -11,7 +11,6 @@ from typing import BinaryIO, NamedTuple
 
 from ...models.sources.archives import archive_ending
 from .dicom_headers import Dicom, class_name, is_bare_dicom, is_dicom, read_dicom
-from .folders import IMAGE_ENDINGS
 from .nifti_headers import slice_names
 from .pseudonyms import Pseudonyms
 from .reader import CutError, Reader
@@ -25,6 +24,7 @@ def _endings(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_PICTURES = _endings(".jpg .jpeg .jpe .jfif .png .bmp .dib .tif .tiff .webp")
 _TIFF = frozenset({".tif", ".tiff"})
 _VOLUMES = frozenset({".nii", ".nii.gz", ".mgh", ".mgh.gz", ".mgz"})
 _DICOM = frozenset({".dcm", ".dicom", ".ima"})
@@ -75,7 +75,7 @@ def holds_several(name: str) -> bool:
 def is_named_as_scan(name: str) -> bool:
     """Whether a file that cannot be opened is a scan all the same, by its ending: it will fail, and be seen."""
     ending = _ending(name)
-    return ending in IMAGE_ENDINGS | _VOLUMES | _DICOM | _OTHER_SCANS
+    return ending in _PICTURES | _VOLUMES | _DICOM | _OTHER_SCANS
 
 
 def look(name: str, open_file: Callable[[], BinaryIO], slices: Slices, pseudonyms: Pseudonyms) -> Look:
@@ -104,7 +104,7 @@ def look(name: str, open_file: Callable[[], BinaryIO], slices: Slices, pseudonym
 
 def _by_ending(ending: str) -> Look | None:
     """What the ending alone tells; None where the content must be looked into."""
-    if (ending in IMAGE_ENDINGS and ending not in _TIFF) or ending in _OTHER_SCANS:
+    if (ending in _PICTURES and ending not in _TIFF) or ending in _OTHER_SCANS:
         return Look()
     if ending in _HEADER_OF:
         return Look(reason=f"the data that belongs to a {_HEADER_OF[ending]} file")

@@ -7,7 +7,7 @@ from typing import BinaryIO
 from ...models.reports import REPORT_MARKERS
 from ...models.sources.objects.answers import Object
 from ...models.sources.objects.folder import ObjectFolder
-from .folders import Entry, _entry, _ignore_reason
+from .folders import Entry, entry, ignore_reason
 
 _AHEAD = 1000
 """How many objects are looked at ahead, to see whether a folder is a report."""
@@ -50,28 +50,27 @@ class Objects:
         objects = _Ahead(self.folder.walk())
         reports = _Reports(self.folder, objects)
         for item in objects:
-            entry = _entry_of(item) or reports.entry(item.path) or _scan(item.path)
-            if entry[0] == item.path:
-                yield entry
-            elif entry[0] != told:  # a folder, which is told once
-                told = entry[0]
-                yield entry
+            found = _entry_of(item) or reports.entry(item.path) or _by_name(item.path)
+            if found[0] == item.path:
+                yield found
+            elif found[0] != told:  # a folder, which is told once
+                told = found[0]
+                yield found
 
 
-def _scan(path: str) -> Entry:
-    reason = _ignore_reason(path)
-    return (path, None) if reason is None else _entry(path, reason)
+def _by_name(path: str) -> Entry:
+    return entry(path, ignore_reason(path))
 
 
 def _entry_of(item: Object) -> Entry | None:
     """What its name alone tells of an object: it cannot be read, or it or a folder above it is hidden."""
     if item.reason:
-        return _entry(item.path, item.reason)
+        return entry(item.path, item.reason)
     if item.path[0] != "." and "/." not in item.path:
         return None
     parts = item.path.split("/")
     first = next(index for index, part in enumerate(parts) if part[0] == ".")
-    return _entry("/".join(parts[: first + 1]), "hidden")
+    return entry("/".join(parts[: first + 1]), "hidden")
 
 
 class _Ahead(Iterator[Object]):
@@ -120,7 +119,7 @@ class _Reports:
             if not slash:
                 return None
             self._above.append((f"{before}{name}/", self._is_report(f"{before}{name}/", path)))
-        return _entry(self._above[-1][0].rstrip("/") or ".", "a report of an earlier job")
+        return entry(self._above[-1][0].rstrip("/") or ".", "a report of an earlier job")
 
     def _is_report(self, before: str, path: str) -> bool:
         wanted = {before + name for name in REPORT_MARKERS} - {path}
@@ -150,7 +149,7 @@ class OneObject:
         self.root = self._folder.url
 
     def walk(self) -> Iterator[Entry]:
-        yield _scan(self._path)
+        yield _by_name(self._path)
 
     def open(self, path: str) -> BinaryIO:
         """The object. Raises OSError."""
