@@ -11,7 +11,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
@@ -238,11 +238,12 @@ class DicomContent:
             if not _rle_fits(frame, self._width * self._height):
                 raise _damaged(ValueError())
             return
-        size = _codestream_size(frame)
-        precision = _codestream_precision(frame)
-        if precision is not None and (precision[0] > self._bits or precision[1] != self._samples):
+        found = _codestream(frame)
+        if found is None:
+            return
+        if found.bits > self._bits or found.samples != self._samples:
             raise _damaged(ValueError())
-        if size is not None and size != (self._width, self._height):
+        if found.size != (self._width, self._height):
             raise ImageFailure(FailureKind.TRUNCATED, "The DICOM header and its compressed picture differ in size.")
 
     def _grey(self, values: NDArray[Any], index: int) -> NDArray[np.uint8]:
@@ -455,27 +456,31 @@ def _pixel_ratio(measures: Dataset, dataset: Dataset) -> float:
     return height / width if 0 < height < math.inf and 0 < width < math.inf else 1.0
 
 
-def _codestream_size(data: bytes) -> tuple[int, int] | None:
-    """The (width, height) that a JPEG, JPEG-LS or JPEG 2000 codestream says; None of another one."""
-    start = data.find(_SIZ)
-    if start >= 0:
-        across, down, left, top = (int.from_bytes(data[start + at : start + at + 4]) for at in (8, 12, 16, 20))
-        return across - left, down - top
-    start_of_frame = _jpeg_start(data)
-    return None if start_of_frame is None else (_number(start_of_frame, 7), _number(start_of_frame, 5))
+class _Codestream(NamedTuple):
+    """What compressed data says of its picture: (width, height), the bits of a sample, the samples of a pixel."""
+
+    size: tuple[int, int]
+    bits: int
+    samples: int
 
 
-def _codestream_precision(data: bytes) -> tuple[int, int] | None:
-    """The bits of a sample, and the samples of a pixel, that a JPEG, JPEG-LS or JPEG 2000 codestream says."""
+def _codestream(data: bytes) -> _Codestream | None:
+    """What a JPEG, JPEG-LS or JPEG 2000 codestream says; None of another one."""
     start = data.find(_SIZ)
     if start >= 0:
-        samples = _number(data, start + 40)
-        parts = data[start + 42 : start + 42 + 3 * samples]
-        if any(parts[1::3].strip(b"\1")) or any(parts[2::3].strip(b"\1")):  # of half the size
-            raise _damaged(ValueError())
-        return max((part & 0x7F for part in parts[::3]), default=0) + 1, samples
-    start_of_frame = _jpeg_start(data)
-    return None if start_of_frame is None else (start_of_frame[4], start_of_frame[9])
+        return _jpeg_2000(data, start)
+    found = _jpeg_start(data)
+    return None if found is None else _Codestream((_number(found, 7), _number(found, 5)), found[4], found[9])
+
+
+def _jpeg_2000(data: bytes, start: int) -> _Codestream:
+    across, down, left, top = (int.from_bytes(data[start + at : start + at + 4]) for at in (8, 12, 16, 20))
+    samples = _number(data, start + 40)
+    parts = data[start + 42 : start + 42 + 3 * samples]
+    if any(parts[1::3].strip(b"\1")) or any(parts[2::3].strip(b"\1")):  # of half the size
+        raise _damaged(ValueError())
+    bits = max((part & 0x7F for part in parts[::3]), default=0) + 1
+    return _Codestream((across - left, down - top), bits, samples)
 
 
 def _has_adobe_marker(data: bytes) -> bool:
