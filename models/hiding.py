@@ -21,19 +21,18 @@ class Hiding:
     def path(self, path: str) -> str:
         """`scan-` and 16 hexadecimal digits of the path's HMAC-SHA256: of a million paths, two are the same with a
         chance of one in 10^7."""
-        return path if self._key is None else self._id("scan", path)
+        return self._id("scan", path)
 
     def name(self, name: str, kind: str) -> str:
         """The name of a `group` or a `volume`: of what is a path, or a part of one, the id. A pseudonym stays."""
-        if self._key is None or _PSEUDONYM.fullmatch(name):
-            return name
-        return self._id(kind, name)
+        return name if _PSEUDONYM.fullmatch(name) else self._id(kind, name)
 
     def place(self, place: str) -> str:
         """The same for a source or a folder."""
-        return place if self._key is None else self._id("folder", place)
+        return self._id("folder", place)
 
     def _id(self, kind: str, text: str) -> str:
-        assert self._key is not None
+        if self._key is None:
+            return text
         digest = hmac.new(self._key, f"{kind}\0{text}".encode("utf-8", "surrogateescape"), hashlib.sha256)
         return f"{kind}-{digest.hexdigest()[:16]}"
