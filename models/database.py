@@ -24,6 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from .errors import SchemaError, StoreUnreachableError, UsageError
+from .interrupts import interrupts_held
 from .settings import hide_password
 
 SCHEMA_VERSION = "0010"
@@ -94,8 +95,8 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A session that commits at its end, or rolls back when the block raises."""
-        with self._errors(), Session(self._writing_engine) as session, session.begin():
+        """A session that commits at its end, or rolls back when the block raises. Ctrl-C waits for it."""
+        with self._errors(), interrupts_held(), Session(self._writing_engine) as session, session.begin():
             yield session
 
     def insert_many(
@@ -128,6 +129,10 @@ class Database:
             raise StoreUnreachableError(
                 f"the store {self.name} cannot be used ({reason}): check SCANOMALY_STORE_URL or unset it for SQLite"
             ) from error
+        except exc.IllegalStateChangeError as error:
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None  # it came between two steps of a session
+            raise
 
     def _ensure_schema(self, upgrade: bool) -> str | None:
         with self._engine.connect() as connection:

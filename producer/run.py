@@ -4,13 +4,13 @@ from collections.abc import Callable
 from functools import partial
 
 from ..models.errors import JobStateError, StoppedError
+from ..models.interrupts import sigterm_as_interrupt
 from ..models.queue import Queue
 from ..models.reconcile import send_calls
 from ..models.records import Job
 from ..models.settings import Settings
 from ..models.store import Store
 from .broker import EmbeddedBroker
-from .interrupt import sigterm_as_interrupt
 from .local import WorkerProcess, broker
 from .status import JobStatus, job_status
 from .submit import Prepared, store_job

@@ -17,6 +17,7 @@ from ..models.background import repeating
 from ..models.encoders import AUTO, DEFAULT_ENCODER, PRECISIONS, EncoderSpec, parse_encoder
 from ..models.errors import BrokerUnreachableError, ReportError, SourceError, StoppedError, StoreUnreachableError
 from ..models.intensity import parse_intensity
+from ..models.interrupts import sigterm_as_interrupt
 from ..models.patience import patiently
 from ..models.records import (
     AUTO_INTENSITY,
@@ -42,7 +43,6 @@ from .discover.pseudonyms import Pseudonyms, load_key, path_key
 from .discover.scans import Files, Scan, Scans
 from .discover.slices import Slices, parse_slices
 from .groups import Groups
-from .interrupt import sigterm_as_interrupt
 from .labels import Labels, make_labels
 from .local import suitable_precision
 
