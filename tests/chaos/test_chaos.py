@@ -267,7 +267,7 @@ def test_workers_are_updated_one_after_the_other(on_sqlite: World, scans: Path, 
         on_sqlite.until(lambda worker=worker: on_sqlite.held_by(worker), 30, "it has a batch")
         held = on_sqlite.held_by(worker)
         worker.process.terminate()
-        seconds = on_sqlite.until(lambda worker=worker: not worker.alive, 10, "it stops")
+        seconds = on_sqlite.until(lambda worker=worker: not worker.alive, 30, "it stops")
         on_sqlite.tell(f"worker {worker.number} stopped after {seconds:.1f} s")
         ids = ", ".join(map(str, held))
         assert on_sqlite.rows(f"SELECT DISTINCT state FROM batches WHERE id IN ({ids})") == [("done",)]
