@@ -26,6 +26,7 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels import get_decoder
 from pydicom.uid import (
     HTJ2K,
     UID,
@@ -44,6 +45,7 @@ from pydicom.uid import (
 
 from scanomaly.models.intensity import Intensity, parse_intensity
 from scanomaly.models.states import FailureKind
+from scanomaly.worker.encoding.formats import dicom_rle
 from scanomaly.worker.encoding.formats.content import EmptySlice
 from scanomaly.worker.encoding.formats.opening import open_content
 from scanomaly.worker.encoding.images import ImageFailure
@@ -682,13 +684,34 @@ class TestLies:
         with pytest.raises(EnoughError):
             open_content(full, AUTO, LIMIT, Bounded(10_000_000), False)
 
+    @pytest.mark.parametrize("seed", range(20))
+    def test_run_lengths_are_as_pydicom_alone_reads_them(self, seed: int) -> None:
+        """Runs go over the ends of rows, codes that mean nothing are among them, and padding follows."""
+        numbers = random.Random(seed)
+        height, width = numbers.randint(1, 40), numbers.randint(1, 40)
+        segments = []
+        for _ in range(2):
+            segment, size = b"", 0
+            while size < height * width:
+                code = numbers.randint(0, 255)
+                count = code + 1 if code < 128 else 257 - code if code > 128 else 0
+                segment += bytes([code]) + numbers.randbytes(count if code < 128 else min(count, 1))
+                size += count
+            segments.append(segment + b"\0" * (len(segment) % 2))
+        offsets = [2, 64, 64 + len(segments[0]), *[0] * 13]
+        data = compressed(struct.pack("<16L", *offsets) + b"".join(segments), RLELossless, height, width, 16)
+        values = pydicom.dcmread(io.BytesIO(data))
+        decoder = get_decoder(RLELossless)
+        theirs = decoder.as_array(values, decoding_plugin="pydicom")[0]
+        assert np.array_equal(decoder.as_array(values, decoding_plugin=dicom_rle.NAME)[0], theirs)
+
     def test_run_lengths_of_more_than_the_picture(self) -> None:
         """pydicom makes a segment as long as it says: 64 MB of this one."""
         segment = b"\x81\0" * (1 << 19)
         codestream = struct.pack("<16L", 1, 64, *[0] * 14) + segment
         data = compressed(codestream, RLELossless, 8, 8, 8)
         tracemalloc.start()
-        assert failure(data).kind == CUT
+        assert not shown(data).any()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 16 << 20

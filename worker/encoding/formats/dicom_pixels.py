@@ -4,14 +4,14 @@ No error and no log line of the libraries is told: they quote values of headers,
 """
 
 import io
-import itertools
 import logging
 import math
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -38,23 +38,23 @@ from pydicom.uid import (
 from ....models.intensity import Intensity
 from ....models.states import FailureKind
 from ..images import ImageFailure, too_many_pixels
+from . import dicom_rle
+from .codestreams import has_adobe_marker, read_codestream
 from .content import Announce, EmptySlice, Reserve
 from .dicom_tables import look_up, look_up_colours
-from .intensity import EMPTY_RULE, SCALE_BYTES, Scale, is_empty, make_scale
+from .intensity import EMPTY_RULE, SCALE_BYTES, Scale, by_table, is_empty, make_scale
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _PLAIN = b"1.2.840.10008.1.2.1\0\0\0"
 _SYNTAX_UID = (0x0002, 0x0010)
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _PIECE = 16 * 1024**2
-_SIZ = b"\xff\x4f\xff\x51"
-"""How a JPEG 2000 codestream begins: markers SOC and SIZ."""
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 """Float, double float, and integer pixel data."""
-#: pydicom tries all that it has, one after the other. On damaged pixels GDCM can end the process, and pylibjpeg's
-#: RLE panics: they are asked only where no other can decode.
+#: pydicom tries all that it has, one after the other. On damaged pixels GDCM can end the process: it is asked only
+#: where no other can decode.
 _PLUGINS = {
-    RLELossless: "pydicom",
+    RLELossless: dicom_rle.NAME,
     JPEG2000Lossless: "pylibjpeg",
     JPEG2000: "pylibjpeg",
     JPEGBaseline8Bit: "pillow",
@@ -89,6 +89,7 @@ _TAGS = [
     *("FloatPixelData", "DoubleFloatPixelData", "PixelData"),
 ]
 
+dicom_rle.add_plugin()
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 for _name in ("pydicom", "pylibjpeg", "openjpeg", "rle"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
@@ -205,7 +206,7 @@ class DicomContent:
             return look_up_colours(values, self._dataset)
         if values.ndim == 3:
             return _to_8_bits(values[..., :3], self._stored)
-        grey = self._grey(values, index)
+        grey = by_table(values, partial(self._grey, index))
         # PresentationLUTShape says the same again (INVERSE shall be with MONOCHROME1): it turns nothing back.
         return 255 - grey if self._colours == "MONOCHROME1" else grey
 
@@ -215,7 +216,7 @@ class DicomContent:
             frame = _frame(self._dataset, index, self._frames)
             self._check_codestream(frame)
             # By this marker, Pillow makes RGB of it, and pydicom would once more.
-            options["raw"] = options["decoding_plugin"] == "pillow" and _has_adobe_marker(frame)
+            options["raw"] = options["decoding_plugin"] == "pillow" and has_adobe_marker(frame)
         if self._high != self._stored - 1:
             options["correct_unused_bits"] = False
         values: NDArray[Any] = self._decoder.as_array(self._dataset, index=index, **options)[0]
@@ -234,11 +235,7 @@ class DicomContent:
 
     def _check_codestream(self, frame: bytes) -> None:
         """A decoder allocates what the compressed data says, and not what the header says."""
-        if self._syntax == RLELossless:
-            if not _rle_fits(frame, self._width * self._height):
-                raise _damaged(ValueError())
-            return
-        found = _codestream(frame)
+        found = None if self._syntax == RLELossless else read_codestream(frame)
         if found is None:
             return
         if found.bits > self._bits or found.samples != self._samples:
@@ -246,7 +243,7 @@ class DicomContent:
         if found.size != (self._width, self._height):
             raise ImageFailure(FailureKind.TRUNCATED, "The DICOM header and its compressed picture differ in size.")
 
-    def _grey(self, values: NDArray[Any], index: int) -> NDArray[np.uint8]:
+    def _grey(self, index: int, values: NDArray[Any]) -> NDArray[np.uint8]:
         units = self._in_units(values, index)
         if self._intensity.kind == "window":
             return Scale.window(self._intensity.low, self._intensity.high)(units)
@@ -454,85 +451,6 @@ def _pixel_ratio(measures: Dataset, dataset: Dataset) -> float:
     except (TypeError, ValueError):
         return 1.0
     return height / width if 0 < height < math.inf and 0 < width < math.inf else 1.0
-
-
-class _Codestream(NamedTuple):
-    """What compressed data says of its picture: (width, height), the bits of a sample, the samples of a pixel."""
-
-    size: tuple[int, int]
-    bits: int
-    samples: int
-
-
-def _codestream(data: bytes) -> _Codestream | None:
-    """What a JPEG, JPEG-LS or JPEG 2000 codestream says; None of another one."""
-    start = data.find(_SIZ)
-    if start >= 0:
-        return _jpeg_2000(data, start)
-    found = _jpeg_start(data)
-    return None if found is None else _Codestream((_number(found, 7), _number(found, 5)), found[4], found[9])
-
-
-def _jpeg_2000(data: bytes, start: int) -> _Codestream:
-    across, down, left, top = (int.from_bytes(data[start + at : start + at + 4]) for at in (8, 12, 16, 20))
-    samples = _number(data, start + 40)
-    parts = data[start + 42 : start + 42 + 3 * samples]
-    if any(parts[1::3].strip(b"\1")) or any(parts[2::3].strip(b"\1")):  # of half the size
-        raise _damaged(ValueError())
-    bits = max((part & 0x7F for part in parts[::3]), default=0) + 1
-    return _Codestream((across - left, down - top), bits, samples)
-
-
-def _has_adobe_marker(data: bytes) -> bool:
-    """Whether a JPEG file says by the marker of Adobe how its colours are coded."""
-    return any(marker == 0xEE and data[at + 4 : at + 9] == b"Adobe" for marker, at in _jpeg_segments(data))
-
-
-def _rle_fits(data: bytes, pixels: int) -> bool:
-    """Whether no segment of run lengths becomes more than a plane of one byte a pixel, and as much padding.
-
-    By PS3.5, G.3 and G.5. pydicom would make a segment as large as it says, 64 times its length.
-    """
-    count = int.from_bytes(data[:4], "little")
-    if len(data) < 64 or count > 15:
-        return False
-    starts = [*struct.unpack_from(f"<{count}L", data, 4), len(data)]
-    return all(_run_lengths(data[start:end], 2 * pixels + 128) for start, end in itertools.pairwise(starts))
-
-
-def _run_lengths(segment: bytes, most: int) -> bool:
-    position = size = 0
-    while position < len(segment) and size <= most:
-        code = segment[position]
-        size += code + 1 if code < 128 else 257 - code if code > 128 else 0
-        position += code + 2 if code < 128 else 2 if code > 128 else 1
-    return size <= most
-
-
-def _number(data: bytes, at: int) -> int:
-    return int.from_bytes(data[at : at + 2])
-
-
-def _jpeg_start(data: bytes) -> bytes | None:
-    """The first ten bytes of the segment that describes the picture."""
-    for marker, at in _jpeg_segments(data):
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            return data[at : at + 10]
-    return None
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """The markers before the compressed data of a JPEG file, and where they are."""
-    if data[:2] != b"\xff\xd8":
-        return
-    position = 2
-    while position + 10 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        yield marker, position
-        position += 2 + _number(data, position + 2)
 
 
 def _damaged_header(error: Exception) -> ImageFailure:
