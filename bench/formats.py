@@ -86,8 +86,10 @@ def draw_slice(number: int, slices: int) -> NDArray[np.uint16]:
 
 
 def _file(values: NDArray[np.uint16], number: int, syntax: str | None = None) -> bytes:
+    import imagecodecs
     from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
 
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -105,7 +107,11 @@ def _file(values: NDArray[np.uint16], number: int, syntax: str | None = None) ->
     dataset.RescaleSlope, dataset.RescaleIntercept = _SLOPE, _INTERCEPT
     dataset.WindowCenter, dataset.WindowWidth = _CENTRE, _WIDTH
     dataset.PixelData = values.astype("<u2").tobytes()
-    if syntax is not None:
+    if syntax == JPEG2000Lossless:
+        dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        codestream = imagecodecs.jpeg2k_encode(values, codecformat="j2k", bitspersample=12, reversible=True)
+        dataset.PixelData = encapsulate([codestream])
+    elif syntax is not None:
         dataset.compress(syntax)
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)

@@ -6,6 +6,9 @@ from typing import NamedTuple
 _SIZ = b"\xff\x4f\xff\x51"
 """How a JPEG 2000 codestream begins: markers SOC and SIZ."""
 
+_BOXES = b"\0\0\0\x0cjP  "
+"""How a file of boxes begins, one of which holds the codestream."""
+
 
 class Codestream(NamedTuple):
     """What compressed data says of its picture: (width, height), the bits of a sample, the samples of a pixel."""
@@ -16,12 +19,29 @@ class Codestream(NamedTuple):
 
 
 def read_codestream(data: bytes) -> Codestream | None:
-    """What a JPEG, JPEG-LS or JPEG 2000 codestream says; None of another one."""
+    """What a JPEG, JPEG-LS or JPEG 2000 codestream says; None of another one.
+
+    Raises:
+        ValueError: it is one that no decoder should be given.
+    """
+    _check_boxes(data)
     start = data.find(_SIZ)
     if start >= 0:
         return _jpeg_2000(data, start)
     found = _jpeg_start(data)
     return None if found is None else Codestream((_number(found, 7), _number(found, 5)), found[4], found[9])
+
+
+def _check_boxes(data: bytes) -> None:
+    """Refuse boxes before a JPEG 2000 codestream of no length: pydicom would look at the first one for ever."""
+    if not data.startswith(_BOXES):
+        return
+    position = 12
+    while position < len(data) and data[position + 4 : position + 8] != b"jp2c":
+        length = int.from_bytes(data[position : position + 4])
+        if length < 8:
+            raise ValueError
+        position += length
 
 
 def _jpeg_2000(data: bytes, start: int) -> Codestream:

@@ -1,4 +1,4 @@
-"""A DICOM file's bytes → pictures, with pydicom and its decoders: Pillow, OpenJPEG and GDCM.
+"""A DICOM file's bytes → pictures, with pydicom.
 
 No error and no log line of the libraries is told: they quote values of headers, which may name a patient.
 """
@@ -22,15 +22,11 @@ from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import (
-    JPEG2000,
     UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
     JPEG2000TransferSyntaxes,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
     JPEGLSTransferSyntaxes,
     RLELossless,
 )
@@ -38,8 +34,8 @@ from pydicom.uid import (
 from ....models.intensity import Intensity
 from ....models.states import FailureKind
 from ..images import ImageFailure, too_many_pixels
-from . import dicom_rle
-from .codestreams import has_adobe_marker, read_codestream
+from . import dicom_codecs
+from .codestreams import read_codestream
 from .content import Announce, EmptySlice, Reserve
 from .dicom_tables import look_up, look_up_colours
 from .intensity import EMPTY_RULE, SCALE_BYTES, Scale, by_table, is_empty, make_scale
@@ -51,15 +47,6 @@ _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _PIECE = 16 * 1024**2
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 """Float, double float, and integer pixel data."""
-#: pydicom tries all that it has, one after the other. On damaged pixels GDCM can end the process: it is asked only
-#: where no other can decode.
-_PLUGINS = {
-    RLELossless: dicom_rle.NAME,
-    JPEG2000Lossless: "pylibjpeg",
-    JPEG2000: "pylibjpeg",
-    JPEGBaseline8Bit: "pillow",
-    JPEGExtended12Bit: "pillow",
-}
 _MOST_STRETCH = 10.0
 _SQUARE = 0.01
 _MARGIN_BYTES = 4 * 1024**2
@@ -89,10 +76,9 @@ _TAGS = [
     *("FloatPixelData", "DoubleFloatPixelData", "PixelData"),
 ]
 
-dicom_rle.add_plugin()
+dicom_codecs.add_plugin()
 warnings.filterwarnings("ignore", module=r"pydicom\.")
-for _name in ("pydicom", "pylibjpeg", "openjpeg", "rle"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 
 class _Stream(io.BytesIO):
@@ -160,7 +146,7 @@ class DicomContent:
             raise ImageFailure(
                 FailureKind.UNSUPPORTED, f"The colours are {self._colours}, which Scanomaly does not read."
             )
-        self._decoder = _decoder(self._syntax, self._stored)
+        self._decoder = _decoder(self._syntax)
         _index_frames(self._dataset, self._syntax, self._frames)
 
     def picture(self, frame: str | None, announce: Announce) -> Image.Image:
@@ -211,12 +197,10 @@ class DicomContent:
         return 255 - grey if self._colours == "MONOCHROME1" else grey
 
     def _decoded(self, index: int) -> NDArray[Any]:
-        options: dict[str, Any] = {"decoding_plugin": _PLUGINS.get(self._syntax, "")}
+        options: dict[str, Any] = {}
         if self._syntax.is_encapsulated and "PixelData" in self._dataset:
-            frame = _frame(self._dataset, index, self._frames)
-            self._check_codestream(frame)
-            # By this marker, Pillow makes RGB of it, and pydicom would once more.
-            options["raw"] = options["decoding_plugin"] == "pillow" and has_adobe_marker(frame)
+            options["decoding_plugin"] = dicom_codecs.NAME
+            self._check_codestream(_frame(self._dataset, index, self._frames))
         if self._high != self._stored - 1:
             options["correct_unused_bits"] = False
         values: NDArray[Any] = self._decoder.as_array(self._dataset, index=index, **options)[0]
@@ -383,11 +367,10 @@ def _syntax(dataset: Dataset) -> UID:
     return syntax
 
 
-def _decoder(syntax: UID, bits: int) -> Any:
+def _decoder(syntax: UID) -> Any:
     try:
         decoder = get_decoder(syntax)
-        # Of lossy JPEG with 12 bits, no decoder with a free licence has been found.
-        if decoder.is_available and not (syntax == JPEGExtended12Bit and bits > 8):
+        if decoder.is_available:
             return decoder
     except NotImplementedError:
         pass
