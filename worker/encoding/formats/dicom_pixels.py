@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
+from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
@@ -62,18 +63,21 @@ _COLOURS_UNREAD = {"HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420"}
 
 #: All that is read of a header. Nothing that names a patient, a place or a day is among it.
 _TAGS = [
-    *("SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
-    *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelAspectRatio"),
-    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
-    *("RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "VOILUTSequence"),
-    *("WindowCenter", "WindowWidth", "VOILUTFunction"),
-    *("RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor"),
-    *("BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData"),
-    *("GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData"),
-    *("SegmentedRedPaletteColorLookupTableData", "SegmentedGreenPaletteColorLookupTableData"),
-    *("SegmentedBluePaletteColorLookupTableData",),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-    *("FloatPixelData", "DoubleFloatPixelData", "PixelData"),
+    Tag(name)
+    for name in (
+        *("SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
+        *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelAspectRatio"),
+        *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
+        *("RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "VOILUTSequence"),
+        *("WindowCenter", "WindowWidth", "VOILUTFunction"),
+        *("RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor"),
+        *("BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData"),
+        *("GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData"),
+        *("SegmentedRedPaletteColorLookupTableData", "SegmentedGreenPaletteColorLookupTableData"),
+        *("SegmentedBluePaletteColorLookupTableData",),
+        *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+        *("FloatPixelData", "DoubleFloatPixelData", "PixelData"),
+    )
 ]
 
 dicom_codecs.add_plugin()
