@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
+from ...models.sources.dicom import is_dicom
 from .reader import CutError, Inflating, Reader
 
 _Order: TypeAlias = Literal["little", "big"]
@@ -47,7 +48,6 @@ _MOST_DEPTH = 1000
 _MOST_VALUE_BYTES = 1024
 _MOST_FRAMES = 100_000
 _PREAMBLE_BYTES = 128
-_FIRST_ELEMENT_MOST_BYTES = 256
 
 
 class Dicom(NamedTuple):
@@ -64,19 +64,6 @@ class Dicom(NamedTuple):
     study: str
     series: str
     instance: str
-
-
-def is_dicom(head: bytes) -> bool:
-    """Whether content begins as a DICOM file: PS3.10, 7.1."""
-    return head[_PREAMBLE_BYTES : _PREAMBLE_BYTES + 4] == b"DICM"
-
-
-def is_bare_dicom(head: bytes) -> bool:
-    """Whether content begins as the elements of a DICOM file do, without the preamble that files should have.
-
-    Two elements of the groups 0002 or 0008 must follow each other, in the order of their tags.
-    """
-    return _two_elements(head, "little") or _two_elements(head, "big")
 
 
 def read_dicom(reader: Reader) -> Dicom:
@@ -207,19 +194,6 @@ class _Elements:
 def _is_kind(letters: bytes) -> bool:
     """Whether two bytes can be a value representation: PS3.5, 6.2."""
     return len(letters) == 2 and all(0x41 <= letter <= 0x5A for letter in letters)
-
-
-def _two_elements(head: bytes, order: _Order) -> bool:
-    last = -1
-    for _ in range(2):
-        group, element = int.from_bytes(head[:2], order), int.from_bytes(head[2:4], order)
-        length = int.from_bytes(head[6:8] if _is_kind(head[4:6]) else head[4:8], order)
-        tag = group << 16 | element
-        if len(head) < 8 or group not in (2, 8) or tag <= last or length > _FIRST_ELEMENT_MOST_BYTES:
-            return False
-        last = tag
-        head = head[8 + length :]
-    return True
 
 
 def _text(value: bytes) -> str:

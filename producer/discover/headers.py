@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from typing import BinaryIO, NamedTuple
 
 from ...models.sources.archives import archive_ending
-from .dicom_headers import Dicom, class_name, is_bare_dicom, is_dicom, read_dicom
+from ...models.sources.dicom import is_bare_dicom, is_dicom
+from .dicom_headers import Dicom, class_name, read_dicom
 from .nifti_headers import slice_names
 from .pseudonyms import Pseudonyms
 from .reader import CutError, Reader

@@ -33,6 +33,7 @@ from pydicom.uid import (
 )
 
 from ....models.intensity import Intensity
+from ....models.sources.dicom import is_dicom
 from ....models.states import FailureKind
 from ..images import ImageFailure, too_many_pixels
 from . import dicom_codecs
@@ -278,7 +279,7 @@ class DicomContent:
 
 
 def _parse(data: bytes, reserve: Reserve) -> Dataset:
-    is_bare = data[128:132] != b"DICM"
+    is_bare = not is_dicom(data)
     stream = _Stream(_inflated(data, reserve), reserve)
     try:
         return pydicom.dcmread(stream, force=is_bare, specific_tags=_TAGS)
@@ -313,7 +314,7 @@ def _meta(data: bytes) -> tuple[bytes, int]:
 
     Group 0002 is explicit little endian in every file. The length that it says is not asked: it may be wrong.
     """
-    position, syntax = 132 if data[128:132] == b"DICM" else 0, b""
+    position, syntax = 132 if is_dicom(data) else 0, b""
     while data[position : position + 2] == b"\2\0" and position + 12 <= len(data):
         element, kind, length = struct.unpack_from("<H2sH", data, position + 2)
         begin = position + 8

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ....models.intensity import Intensity
+from ....models.sources.dicom import is_bare_dicom, is_dicom
 from ....models.states import FailureKind
 from ..images import ImageFailure, decode, decoding_bytes, grey_parts, grey_to_rgb, is_deep_grey
 from . import dicom, nifti, tiff
@@ -79,7 +80,7 @@ def open_content(data: bytes, intensity: Intensity, max_pixels: int, reserve: Re
     Raises:
         ImageFailure: it cannot be opened; UNSUPPORTED also where a format is known and not read.
     """
-    if data[128:132] == b"DICM":
+    if is_dicom(data):
         return dicom.open_dicom(data, intensity, max_pixels, reserve)
     if tiff.is_tiff(data):
         if has_frames:
@@ -93,7 +94,7 @@ def _open_other(data: bytes, intensity: Intensity, max_pixels: int, reserve: Res
     """Open what does not begin as a picture."""
     if nifti.is_nifti(data):
         return nifti.open_nifti(data, intensity, max_pixels, reserve)
-    if dicom.is_dicom(data):
+    if is_bare_dicom(data):
         return dicom.open_dicom(data, intensity, max_pixels, reserve)
     beginning = nifti.start(data)
     for name, pattern in _UNREAD_BEGINNINGS:
