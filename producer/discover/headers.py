@@ -63,11 +63,6 @@ class Look(NamedTuple):
     """Why the file is ignored."""
 
 
-def needs_look(name: str) -> bool:
-    """Whether a file must be opened to know what it is; else `look` tells without opening it."""
-    return _by_ending(_ending(name)) is None
-
-
 def holds_several(name: str) -> bool:
     """Whether a single file may be a source: an archive, or a volume."""
     return archive_ending(name) is not None or _ending(name) in _VOLUMES | _DICOM | _TIFF
