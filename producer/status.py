@@ -245,18 +245,22 @@ def result_lines(status: JobStatus) -> list[str]:
     scans, result = status.scans, status.result or {}
     top = ", ".join(f"{scan['path']} ({scan['score']:.3f})" for scan in result.get("most_anomalous", []))
     failed = f", {scans.failed} failed (failures.csv says why)" if scans.failed else ""
-    embedded = f"{scans.embedded} embedded: {scans.normal} normal, {scans.anomaly} anomaly"
+    labels = _by_label({"normal": scans.normal, "anomaly": scans.anomaly, "unlabelled": scans.unlabelled})
     lines = [
-        f"Scans           {embedded}{failed}{_skipped(scans)}",
+        f"Scans           {labels}: {scans.embedded} embedded{failed}{_skipped(scans)}",
         f"Encoder         {status.encoder_key}",
         f"AUROC           {_auroc(result)}",
         *_other_scorers(status, result),
-        *_called(result.get("decision"), scans),
+        *_called(result.get("decision")),
         f"Most anomalous  {top}",
         f"Report          {status.report}/report.html",
     ]
     notes = [status.notes[key] for key in ("source", "encoder") if key in status.notes]
     return [f"Note: {note}" for note in [*notes, *result.get("warnings", [])]] + lines
+
+
+def _by_label(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {label}" for label, count in counts.items() if count)
 
 
 def _skipped(scans: ScanCounts) -> str:
@@ -285,13 +289,11 @@ def _other_scorers(status: JobStatus, result: Mapping[str, Any]) -> list[str]:
     return [f"Other scorers   AUROC leave-one-out: {', '.join(texts)}"]
 
 
-def _called(decision: Mapping[str, Any] | None, scans: ScanCounts) -> list[str]:
+def _called(decision: Mapping[str, Any] | None) -> list[str]:
     """What lies above the threshold, where there is one."""
     if decision is None or decision["threshold"] is None:
         return []
-    called = decision["called_anomalies"]
-    totals = {"anomaly": scans.anomaly, "normal": scans.normal, "unlabelled": scans.unlabelled}
-    found = " and ".join(f"{called[group]} of {total} {group}" for group, total in totals.items() if total)
+    found = _by_label(decision["called_anomalies"]) or "none"
     rate = f"false-alarm rate {decision['false_alarm_rate']:g}"
     return [f"Threshold       {decision['threshold']:.4f} ({rate}): {found} above it"]
 
