@@ -37,19 +37,19 @@ _JPEG_2000 = {JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2
 _PADDING = 128
 """A last run may go on for so long, and encoders may pad in their own way: up to as much again is passed over."""
 
-SYNTAXES = frozenset({RLELossless} | _JPEG | _JPEG_LS | _JPEG_2000)
+_SYNTAXES = frozenset({RLELossless} | _JPEG | _JPEG_LS | _JPEG_2000)
 
-DECODER_DEPENDENCIES = dict.fromkeys(SYNTAXES, ("imagecodecs",))
+DECODER_DEPENDENCIES = dict.fromkeys(_SYNTAXES, ("imagecodecs",))
 
 
 def is_available(uid: str) -> bool:
     """Part of what pydicom asks of a plugin."""
-    return uid in SYNTAXES
+    return uid in _SYNTAXES
 
 
 def add_plugin() -> None:
     """Make the plugin known to pydicom. Once, and from one thread."""
-    for syntax in SYNTAXES:
+    for syntax in _SYNTAXES:
         get_decoder(syntax).add_plugin(NAME, (__name__, decode_frame.__name__))
 
 
