@@ -221,6 +221,7 @@ def to_job(row: JobRow) -> Job:
         path_key=row.path_key,
         false_alarm_rate=row.false_alarm_rate,
         scorers=tuple(row.scorers),
+        options=row.options,
         notes=row.notes,
         scans=row.scans,
         normal=row.normal,

@@ -66,6 +66,8 @@ class NewJob:
     scorers: tuple[str, ...] = DEFAULT_SCORERS
     """Names, first the one that ranks the scans."""
     key: SubmissionKey | None = None
+    options: Mapping[str, Any] | None = None
+    """What was asked for, by the names of `JobOptions`: with the same, the job can be run again."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Job:
     path_key: str | None
     false_alarm_rate: float
     scorers: tuple[str, ...]
+    options: dict[str, Any] | None
+    """What was asked for, by the names of `JobOptions`; None in a job of an older version."""
     notes: dict[str, str]
     scans: int
     normal: int
@@ -181,6 +185,8 @@ class Worker:
     """Whether it has not stopped, and its heart beat not long ago by the store's clock."""
     running: int
     """How many batches, or jobs to score, it holds."""
+    encoders: tuple[str, ...] = ()
+    """Names of encoders whose weights it has, as `--encoder` takes them."""
 
 
 @dataclass(frozen=True)

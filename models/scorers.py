@@ -38,6 +38,24 @@ def check_scorers(names: Sequence[str], encoder: EncoderSpec) -> None:
         raise UsageError(f"patch_knn needs patches, which {encoder.model} does not make: leave it out")
 
 
+def workable_scorers(encoder: EncoderSpec, stored: bool = False) -> tuple[str, ...]:
+    """The scorers that can work with what an encoder makes.
+
+    Args:
+        encoder: the encoder.
+        stored: whether it made all that it ever will, so that patches that it did not make are not there.
+    """
+
+    def works(name: str) -> bool:
+        try:
+            check_scorers((name,), encoder)
+        except UsageError:
+            return False
+        return not (stored and needs_patches((name,)) and not encoder.patches)
+
+    return tuple(filter(works, SCORERS))
+
+
 def needs_patches(names: Sequence[str]) -> bool:
     """Whether a scorer compares patches, which the encoder then has to make."""
     return any(name in PATCH_SCORERS for name in names)

@@ -155,6 +155,7 @@ def _new_row(job: NewJob) -> JobRow:
         path_key=job.path_key,
         false_alarm_rate=job.false_alarm_rate,
         scorers=list(job.scorers),
+        options=None if job.options is None else dict(job.options),
         notes=dict(job.notes),
         scans=0,
         normal=0,

@@ -74,6 +74,8 @@ class JobRow(Base):
     """The share of normal scans that the report may call anomalies."""
     scorers: Mapped[list[str]] = mapped_column(JSON, default=list(DEFAULT_SCORERS))
     """Names, first the one that ranks the scans."""
+    options: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """What was asked for, by the names of `JobOptions`; None in a job of an older version."""
     notes: Mapped[dict[str, str]] = mapped_column(JSON)
     """What the submitter said about the choice of `source`, `encoder` and `labels`."""
     scans: Mapped[int]
@@ -258,6 +260,8 @@ class WorkerRow(Base):
     pid: Mapped[int]
     device: Mapped[str] = mapped_column(String(32))
     version: Mapped[str] = mapped_column(String(32))
+    encoders: Mapped[list[str]] = mapped_column(JSON, default=list)
+    """Names of encoders whose weights it has."""
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     beat_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     stopped_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

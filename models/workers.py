@@ -3,7 +3,7 @@
 Every time is the database's, so that machines whose clocks differ do not bury one another.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -30,8 +30,8 @@ class Workers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def beat(self, name: str, host: str, pid: int, device: str, version: str) -> None:
-        """Say that a worker lives. The first beat makes it known."""
+    def beat(self, name: str, host: str, pid: int, device: str, version: str, encoders: Sequence[str] = ()) -> None:
+        """Say that a worker lives. The first beat makes it known, with the encoders whose weights it has."""
         with self._database.write() as session:
             now = self._database.now(session)
             alive = update(WorkerRow).where(WorkerRow.name == name).values(beat_at=now, stopped_at=None)
@@ -39,7 +39,7 @@ class Workers:
                 return
             session.execute(delete(WorkerRow).where(WorkerRow.beat_at < now - _FORGET))
             row = {"name": name, "host": host, "pid": pid, "device": device, "version": version}
-            session.execute(insert(WorkerRow).values(started_at=now, beat_at=now, **row))
+            session.execute(insert(WorkerRow).values(started_at=now, beat_at=now, encoders=list(encoders), **row))
 
     def stop(self, name: str) -> None:
         """Say that a worker stops of its own will: what it holds goes back, and counts as nobody's fault."""
@@ -92,6 +92,7 @@ class Workers:
                     stopped_at=row.stopped_at,
                     alive=row.name in alive,
                     running=counts.get(row.name, 0),
+                    encoders=tuple(row.encoders),
                 )
                 for row in session.scalars(select(WorkerRow).order_by(WorkerRow.started_at.desc(), WorkerRow.name))
             ]

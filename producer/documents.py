@@ -18,6 +18,7 @@ def worker_json(worker: Worker) -> dict[str, Any]:
         "pid": worker.pid,
         "device": worker.device,
         "version": worker.version,
+        "encoders": list(worker.encoders),
         "running": worker.running,
         "started_at": worker.started_at.isoformat(),
         "beat_at": worker.beat_at.isoformat(),
@@ -39,6 +40,7 @@ def worker_from_json(document: Mapping[str, Any]) -> Worker:
         stopped_at=None if stopped is None else datetime.fromisoformat(stopped),
         alive=document["state"] == "alive",
         running=document["running"],
+        encoders=tuple(document.get("encoders", ())),  # a service of an older version tells none
     )
 
 

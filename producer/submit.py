@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 from ..models.background import repeating
 from ..models.encoders import AUTO, DEFAULT_ENCODER, PRECISIONS, EncoderSpec, parse_encoder
@@ -51,34 +51,6 @@ _PART_FILES = 10_000
 _BEAT_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a person asks for: a source, who is normal in it, and how to embed it.
-
-    `source` is a folder, an archive, a volume, a URL, `-` for a list of paths on standard input,
-    `kaggle:owner/name` or `sample:`.
-    `notes` may say why another source or encoder than the usual one was taken.
-    """
-
-    source: str
-    encoder: EncoderSpec
-    slices: Slices = field(default_factory=Slices)
-    intensity: str = AUTO_INTENSITY
-    hide_paths: bool = False
-    normal: Sequence[str] = ()
-    anomaly: Sequence[str] = ()
-    labels_file: Path | None = None
-    group: str | None = None
-    out: Path | None = None
-    batch_size: int = 32
-    priority: Priority = Priority.NORMAL
-    follow_links: bool = False
-    rehash: bool = False
-    false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
-    scorers: tuple[str, ...] = DEFAULT_SCORERS
-    notes: dict[str, str] = field(default_factory=dict)
-
-
 class JobOptions(TypedDict, total=False):
     """What may be asked for beside the source, by the names that the API has for it; each has a default."""
 
@@ -106,6 +78,37 @@ class JobOptions(TypedDict, total=False):
     """How values of more than 8 bits become grey: auto, minmax, window:CENTRE,WIDTH or percentile:LOW,HIGH."""
     hide_paths: bool
     """Whether ids stand for paths in all that leaves the machine."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks for: a source, who is normal in it, and how to embed it.
+
+    `source` is a folder, an archive, a volume, a URL, `-` for a list of paths on standard input,
+    `kaggle:owner/name` or `sample:`.
+    `notes` may say why another source or encoder than the usual one was taken.
+    """
+
+    source: str
+    encoder: EncoderSpec
+    slices: Slices = field(default_factory=Slices)
+    intensity: str = AUTO_INTENSITY
+    hide_paths: bool = False
+    normal: Sequence[str] = ()
+    anomaly: Sequence[str] = ()
+    labels_file: Path | None = None
+    group: str | None = None
+    out: Path | None = None
+    batch_size: int = 32
+    priority: Priority = Priority.NORMAL
+    follow_links: bool = False
+    rehash: bool = False
+    false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
+    scorers: tuple[str, ...] = DEFAULT_SCORERS
+    options: JobOptions | None = None
+    """What was asked for beside the source, as `make_request` got it: JSON has it, and it means the same in any
+    folder. None for a request that another way than `make_request` made."""
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def make_request(
@@ -147,8 +150,21 @@ def make_request(
         options.get("rehash", False),
         options.get("false_alarm_rate", DEFAULT_FALSE_ALARM_RATE),
         parse_scorers(",".join(options.get("scorers", DEFAULT_SCORERS))),
+        _portable(options | {"precision": precision}),
         notes,
     )
+
+
+def _portable(options: JobOptions) -> JobOptions:
+    """Options that mean the same in another folder, and that JSON has."""
+    kept: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, "", ())}
+    for name in ("labels_file", "weights"):
+        if name in kept:
+            kept[name] = os.path.abspath(kept[name])
+    for name in ("normal", "anomaly", "scorers"):
+        if name in kept:
+            kept[name] = list(kept[name])
+    return cast(JobOptions, kept)
 
 
 @dataclass(frozen=True)
@@ -339,6 +355,7 @@ def _new_job(prepared: Prepared, settings: Settings, key: SubmissionKey | None) 
         false_alarm_rate=request.false_alarm_rate,
         scorers=request.scorers,
         key=key,
+        options=cast(dict[str, Any] | None, request.options),
     )
 
 

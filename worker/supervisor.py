@@ -24,6 +24,7 @@ from ..models.settings import Settings
 from ..models.store import Store
 from ..models.workers import BEAT_SECONDS
 from .consume import CANNOT_WORK, NO_STORE
+from .encoding.installed import installed_encoders
 from .hearing import hearing
 from .lifeline import stop_with_stdin
 
@@ -46,6 +47,7 @@ class Supervisor:
         self.name = f"{self._host[:60]}-{os.getpid()}-{secrets.token_hex(3)}"
         self._command = [sys.executable, "-m", "scanomaly.worker.consume", "--name", self.name]
         self._command += ["--loglevel", loglevel, *celery_options]
+        self._encoders = installed_encoders()
         self._stop = threading.Event()
         self._last_beat = float("-inf")
         self._store_lost_at: float | None = None
@@ -126,7 +128,8 @@ class Supervisor:
             self._last_beat = time.monotonic()
 
     def _beat(self) -> None:
-        self._store.workers.beat(self.name, self._host, os.getpid(), self._settings.device, version("scanomaly"))
+        device = self._settings.device
+        self._store.workers.beat(self.name, self._host, os.getpid(), device, version("scanomaly"), self._encoders)
 
     def _forgiving(self, action: Callable[[], object]) -> None:
         """Do something with a store that may be away for a while, but not for ever.

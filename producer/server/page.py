@@ -16,18 +16,19 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from ...models.encoders import DEFAULT_ENCODER, OFFLINE_ENCODER
 from ...models.errors import JobNotFoundError, ScanomalyError
-from ...models.records import JobFilter, ScanFilter
+from ...models.records import Job, JobFilter, ScanFilter
 from ...models.reports import REPORT_FILES
-from ...models.scorers import DEFAULT_SCORERS, SCORERS
+from ...models.scorers import DEFAULT_SCORERS, workable_scorers
 from ...models.states import JobState
 from ..documents import worker_state
 from ..status import JobStatus
 from .access import COOKIE, SESSION_SECONDS, Role
+from .choices import encoder_name, find_choices
 from .problems import problem_of
 from .service import Service, service_of
 from .shared import Shared
+from .words import page_words
 
 router = APIRouter(include_in_schema=False)
 
@@ -43,7 +44,19 @@ _STATIC = StaticFiles(packages=[("scanomaly.producer.server", "static")])
 
 _JobId = Annotated[str, Path(pattern="^[0-9A-Za-z_-]{1,32}$")]
 _State = Annotated[JobState | None, Query()]
+_Again = Annotated[str | None, Query(pattern="^[0-9A-Za-z_-]{1,32}$")]
 _After = Annotated[str | None, Query(pattern="^[0-9A-Za-z_-]{1,32}$")]
+
+
+class _Given(NamedTuple):
+    """What stands in the fields of the form."""
+
+    source: str = ""
+    normal: str = ""
+    encoder: str = ""
+    scorer: str = DEFAULT_SCORERS[0]
+    again: str = ""
+    """The job whose other options are taken."""
 
 
 class _View(NamedTuple):
@@ -61,8 +74,16 @@ async def static(request: Request, name: str) -> Response:
 
 
 @router.get("/")
-async def index(request: Request, state: _State = None, after: _After = None) -> Response:
-    return await _index(request, state, after)
+async def index(request: Request, state: _State = None, after: _After = None, again: _Again = None) -> Response:
+    """With `again`, the form has what that job was asked for."""
+    if again is None:
+        return await _index(request, state, after)
+    service = service_of(request)
+    try:
+        job = await service.do(lambda: service.store.find_job(again))
+    except JobNotFoundError as error:
+        return _no_job(error)
+    return await _index(request, state, after, given=_given_of(job))
 
 
 @router.get("/live")
@@ -87,24 +108,32 @@ async def submit(
     normal: Annotated[str, Form(max_length=1000)] = "",
     encoder: Annotated[str, Form(max_length=200)] = "",
     scorer: Annotated[str, Form(max_length=200)] = "",
+    again: Annotated[str, Form(max_length=32)] = "",
     key: Annotated[str, Form(max_length=255)] = "",
 ) -> Response:
     """The form's fields are checked where the API's are: by the process that takes the submission."""
     service = service_of(request)
-    options: dict[str, Any] = {}
-    if normal.strip():
-        options["normal"] = [part.strip() for part in normal.split(",") if part.strip()]
-    if encoder.strip():
-        options["encoder"] = encoder.strip()
-    if scorer.strip():
-        options["scorers"] = [scorer.strip()]
+    given = _Given(source.strip(), normal.strip(), encoder.strip(), scorer.strip(), again.strip())
     try:
-        job = await service.submissions.submit(source.strip(), key if key.isalnum() else None, options)
+        options = await service.do(lambda: _options(service, given))
+        job = await service.submissions.submit(given.source, key if key.isalnum() else None, options)
     except ScanomalyError as error:
-        given = {"source": source, "normal": normal, "encoder": encoder, "scorer": scorer}
         return await _index(request, None, None, problem_of(error).status_code, str(error), given)
     views_of(service).forget()
     return RedirectResponse(f"/jobs/{job}", 303)
+
+
+@router.get("/jobs/{job}/cancel")
+async def ask_cancel(request: Request, job: _JobId) -> Response:
+    """What is cancelled is not taken up again: so it is asked for."""
+    service = service_of(request)
+    try:
+        status = await service.do(lambda: service.jobs.status(job))
+    except JobNotFoundError as error:
+        return _no_job(error)
+    if status.state.ended or _role(request) != Role.FULL:
+        return RedirectResponse(f"/jobs/{status.job}", 303)
+    return _page("cancel.html", status=status)
 
 
 @router.post("/jobs/{job}/score")
@@ -175,11 +204,11 @@ async def _index(
     after: str | None,
     code: int = 200,
     error: str | None = None,
-    given: dict[str, str] | None = None,
+    given: _Given | None = None,
 ) -> Response:
     service = service_of(request)
     view = _View(_role(request), state=state, after=after)
-    defaults = {"source": "", "normal": "", "encoder": "", "scorer": DEFAULT_SCORERS[0]}
+    choices = await service.do(lambda: find_choices(service.store))
     return _page(
         "index.html",
         code,
@@ -187,14 +216,45 @@ async def _index(
         parts=await views_of(service).get(view),
         error=error,
         roots=service.settings.api_roots,
-        given=given or defaults,
-        encoders=(DEFAULT_ENCODER, OFFLINE_ENCODER),
-        scorers=SCORERS,
+        given=given or _Given(encoder=choices.encoder),
+        choices=choices,
         key=secrets.token_hex(16),
         states=JobState,
         open=service.access.open,
         live=f"/live?{request.url.query}",
     )
+
+
+def _given_of(job: Job) -> _Given:
+    """The fields of the form with what a job was asked for, whose paths may be shown."""
+    options = job.options or {}
+    source = "" if job.path_key is not None else job.source
+    normal = "" if job.path_key is not None else ", ".join(options.get("normal", ()))
+    return _Given(source, normal, _asked_encoder(job), job.scorers[0], job.id)
+
+
+def _asked_encoder(job: Job) -> str:
+    return str((job.options or {}).get("encoder") or encoder_name(job.encoder))
+
+
+def _options(service: Service, given: _Given) -> dict[str, Any]:
+    """What the form asks for: its fields, and what it has no fields for as the job had that is run again.
+
+    Raises:
+        JobNotFoundError: there is no such job.
+    """
+    options: dict[str, Any] = {}
+    encoder = given.encoder or find_choices(service.store).encoder
+    scorers = [given.scorer or DEFAULT_SCORERS[0]]
+    if given.again:
+        job = service.store.find_job(given.again)
+        options |= job.options or {}
+        if encoder != _asked_encoder(job):
+            options.pop("weights", None)  # they are another encoder's
+        scorers += [name for name in options.get("scorers", ()) if name != scorers[0]]
+    normal = [part.strip() for part in given.normal.split(",") if part.strip()]
+    options |= {"normal": normal, "encoder": encoder, "scorers": scorers}
+    return options
 
 
 async def _job(request: Request, job: str, code: int = 200, error: str | None = None) -> Response:
@@ -255,6 +315,7 @@ def _render(service: Service, view: _View) -> str:
             workers=[worker for worker in service.jobs.workers() if worker_state(worker) != "stopped"],
         )
     status = service.jobs.status(view.job)
+    job = service.store.find_job(status.job)
     kinds = service.store.lists.failures(status.job) if status.scans.failed else {}
     # Kind by kind: an index has these, while the first of all may lie behind a million scans that did not fail.
     failed = [
@@ -268,7 +329,18 @@ def _render(service: Service, view: _View) -> str:
         failed=sorted(failed, key=lambda scan: scan.id)[:_FAILURES_SHOWN],
         kinds=kinds,
         files=list(_files(service, status)),
-        more_scorers=[name for name in SCORERS if name not in status.scorers],
+        more_scorers=[name for name in workable_scorers(job.encoder, stored=True) if name not in status.scorers],
+        again=_can_run_again(service, job),
+    )
+
+
+def _can_run_again(service: Service, job: Job) -> bool:
+    """Whether it is known what was asked for, and the service takes scans from there."""
+    source = PurePosixPath(job.source)
+    return (
+        job.options is not None
+        and job.path_key is None
+        and any(source.is_relative_to(root) for root in service.settings.api_roots)
     )
 
 
@@ -322,5 +394,6 @@ _TEMPLATES.filters |= {
     "duration": _duration,
     "last_part": _last_part,
     "code": _code,
+    "words": page_words,
     "worker_state": worker_state,
 }

@@ -27,6 +27,7 @@ from scanomaly.worker.encoding.encoder import (
     load_text_tower,
 )
 from scanomaly.worker.encoding.images import ImageFailure, decode
+from scanomaly.worker.encoding.installed import DEFAULT_REPO
 from scanomaly.worker.patches import unpack
 
 LIMIT = 100_000_000
@@ -235,6 +236,8 @@ class TestTag:
             repo, filename = module.hub_source(EncoderSpec("open_clip", model, tag))
             assert repo.count("/") == 1
             assert "/" not in filename
+        # A supervisor looks for these without torch.
+        assert module.hub_source(parse_encoder()) == (DEFAULT_REPO, "")
 
 
 class TestOffline:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from scanomaly.models.settings import Settings
+from scanomaly.models.store import Store
 from scanomaly.producer.sample import draw_sample
 
 from ..acceptance.conftest import OFFLINE, Scanomaly
@@ -120,6 +122,15 @@ def submit(page: Page, folder: Path) -> str:
     return page.url.rpartition("/")[2]
 
 
+def cancel(page: Page) -> None:
+    page.get_by_role("link", name="Cancel").click()
+    page.get_by_role("button", name="Cancel the job").click()
+
+
+def service_result(service: Service, job: str) -> Any:
+    return service.ask("GET", f"/api/v1/jobs/{job}", 200).json()["result"]
+
+
 def download(page: Page, name: str) -> str:
     with page.expect_download() as waiting:
         page.get_by_role("link", name=name).click()
@@ -147,10 +158,10 @@ def widths(page: Page) -> tuple[int, int]:
 def test_a_person_submits_watches_and_opens_the_report(browser: Browser, working: Service, scans: Path) -> None:
     with looking(browser, working.url) as page:
         job = submit(page, scans / "many")
-        page.get_by_role("button", name="Cancel").focus()
+        page.get_by_role("link", name="Cancel").focus()
         page.evaluate(_WATCH)
         expect(page.locator(".state")).to_have_text("done", timeout=2 * _SECONDS)
-        expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+        expect(page.get_by_role("link", name="Cancel")).to_have_count(0)
         seen = page.evaluate("window.seen")
         scans_done = {int(figures[0].split()[0]) for figures, _ in seen}
         assert len(scans_done) >= 3, seen
@@ -169,6 +180,10 @@ def test_a_person_submits_watches_and_opens_the_report(browser: Browser, working
         page.get_by_role("button", name="Score with it too").click()
         expect(page.locator("#facts")).to_contain_text("centroid, knn")
         expect(page.locator(".state")).to_have_text("done", timeout=_SECONDS)
+        result = service_result(working, job)
+        for name, row in zip(("centroid", "knn"), page.locator(".scorers tbody tr").all(), strict=True):
+            expect(row).to_contain_text(name)
+            expect(row).to_contain_text(f"{result['scorers'][name]['auroc']:.3f}")
 
 
 def test_what_fails_is_told_with_its_reason_and_names_are_text(
@@ -201,11 +216,61 @@ def test_a_job_is_steered_with_the_keyboard(browser: Browser, service: Service, 
         page.wait_for_url(f"**/jobs/{waiting}")
         expect(page.locator(".state")).to_have_text("paused")
         page.get_by_role("button", name="Resume").press("Enter")
-        page.get_by_role("button", name="Cancel").press("Space")
+        page.get_by_role("link", name="Cancel").press("Enter")
+        page.get_by_role("link", name="Keep the job").press("Enter")
+        expect(page.locator(".state")).to_have_text("stalled")
+        page.get_by_role("link", name="Cancel").press("Enter")
+        page.get_by_role("button", name="Cancel the job").press("Space")
         expect(page.locator(".state")).to_have_text("cancelled")
         expect(page.get_by_role("button")).to_have_count(0)
         page.goto("/?state=cancelled")
         expect(page.locator(f"#job-{waiting}")).to_be_visible()
+
+
+def test_the_form_offers_what_can_work(browser: Browser, working: Service, scans: Path) -> None:
+    """The worker has the offline encoder alone: it is what an empty field means, and it has no text tower."""
+    with looking(browser, working.url) as page:
+        page.goto("/")
+        expect(page.locator(".workers")).to_contain_text("alive", timeout=_SECONDS)
+        page.reload()
+        page.get_by_text("Submit a folder").click()
+        expect(page.get_by_label("Encoder")).to_have_value(OFFLINE[1])
+        offered = page.get_by_label("Scorer").locator("option").all_inner_texts()
+        assert offered == ["centroid", "knn", "mahalanobis", "patch_knn", "patch_knn_mirror"]
+        page.get_by_label("Encoder").fill("")
+        page.get_by_label("Folder").fill(str(scans / "many"))
+        page.get_by_role("button", name="Submit").click()
+        page.wait_for_url(re.compile("/jobs/"))
+        expect(page.locator("#facts")).to_contain_text("tf_efficientnet_lite0")
+        expect(page.locator(".state")).to_have_text("done", timeout=2 * _SECONDS)
+        # Its encoder made no patches, and makes none later.
+        assert page.get_by_label("Another scorer").locator("option").all_inner_texts() == ["knn", "mahalanobis"]
+
+
+def test_a_job_is_run_again_as_it_was_asked_for(browser: Browser, service: Service, root: Path) -> None:
+    asked = {"normal": ["no"], "scorers": ["knn", "centroid"], "false_alarm_rate": 0.25, "priority": "low"}
+    job = service.submit(root / "scans", 201, **asked)["job"]
+    with looking(browser, service.url) as page:
+        page.goto(f"/jobs/{job}")
+        cancel(page)
+        page.get_by_role("link", name="Run again").click()
+        expect(page.get_by_label("Folder")).to_have_value(str(root / "scans"))
+        expect(page.get_by_label("Normal scans")).to_have_value("no")
+        expect(page.get_by_label("Encoder")).to_have_value(OFFLINE[1])
+        expect(page.get_by_label("Scorer")).to_have_value("knn")
+        page.get_by_label("Normal scans").fill("nothing like that")
+        page.get_by_role("button", name="Submit").click()
+        expect(page.get_by_role("alert")).to_contain_text("“Normal scans” nothing like that matches none of the")
+        page.get_by_label("Normal scans").fill("no")
+        page.get_by_role("button", name="Submit").click()
+        page.wait_for_url(re.compile("/jobs/"))
+        again = page.url.rpartition("/")[2]
+    assert again != job
+    status = service.ask("GET", f"/api/v1/jobs/{again}", 200).json()
+    assert (status["scorers"], status["priority"]) == (["knn", "centroid"], "low")
+    store = Store.open(Settings.from_environment(service.user.environment))
+    assert store.find_job(again).false_alarm_rate == 0.25
+    store.close()
 
 
 @pytest.mark.parametrize("width", [360, 1280])
@@ -246,7 +311,7 @@ def test_without_its_script_the_page_does_the_same(browser: Browser, service: Se
     with looking(browser, service.url, java_script_enabled=False) as page:
         submit(page, root / "scans")
         expect(page.locator(".state")).to_have_text("stalled")
-        page.get_by_role("button", name="Cancel").click()
+        cancel(page)
         page.reload()
         expect(page.locator(".state")).to_have_text("cancelled")
 
@@ -324,7 +389,7 @@ def test_a_token_lets_in_and_one_to_look_changes_nothing(
         page.goto(f"/jobs/{DONE}")
         page.get_by_label("Token").fill(_TOKEN)
         page.get_by_role("button", name="Log in").click()
-        page.get_by_role("button", name="Cancel").click()
+        cancel(page)
         expect(page.locator(".state")).to_have_text("cancelled")
 
 

@@ -25,6 +25,7 @@ JOB = Job(
     priority=Priority.HIGH,
     follow_links=False,
     intensity="auto",
+    options=None,
     path_key=None,
     false_alarm_rate=0.05,
     scorers=("centroid", "knn"),
