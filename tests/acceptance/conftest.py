@@ -157,7 +157,8 @@ def processes_of(home: Path) -> list[str]:
             environment = (entry / "environ").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        if command and f"SCANOMALY_HOME={home}\0" in environment:
+        # The embedded broker writes its title over its environment.
+        if command and (f"SCANOMALY_HOME={home}\0" in environment or f"{home}/" in command):
             found.append(command)
     return found
 

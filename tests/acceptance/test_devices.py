@@ -67,3 +67,4 @@ def test_the_death_of_the_command_ends_all_workers(scanomaly: Scanomaly) -> None
         os.kill(command.pid, signal.SIGKILL)
         command.wait()
         until(lambda: not alive(scanomaly))
+    assert nothing_is_left(scanomaly.home)  # not even the broker, which it used alone

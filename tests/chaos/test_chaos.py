@@ -134,7 +134,8 @@ def test_the_store_goes_away(world: World, scans: Path, expected: Scores) -> Non
 def test_the_embedded_broker_dies(scans: Path, expected: Scores) -> None:
     with World("sqlite", SCANOMALY_BROKER_URL="", **SLOW) as world:
         submit(world, scans)
-        (broker,) = [pid for pid in world.processes() if b"valkey" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        title = b"valkey-server unixsocket:"
+        (broker,) = [pid for pid in world.processes() if title in Path(f"/proc/{pid}/cmdline").read_bytes()]
         os.kill(broker, signal.SIGKILL)
         world.tell("killed the embedded broker")
         world.until(lambda: world.running() == 0, 30, "its calls are used up")
