@@ -16,12 +16,15 @@ import pytest
 
 from scanomaly.producer.sample import draw_sample
 
+from .processes import adopt_orphans, end_what_is_left
+
 _DATA = Path(__file__).parents[2] / "shared" / "data" / "brain-mri"
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts so what runs in its background. What the tests start would inherit it: Ctrl-C would do nothing.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+adopt_orphans()
 
 
 def missing(what: str) -> NoReturn:
@@ -29,6 +32,14 @@ def missing(what: str) -> NoReturn:
     if os.environ.get("SCANOMALY_TEST_REQUIRE_ALL"):
         pytest.fail(f"missing: {what}")
     pytest.skip(f"missing: {what}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """Autouse, and so the first fixture to begin and the last to end."""
+    yield
+    left = end_what_is_left()
+    assert not left, "the tests left processes behind:\n" + "\n".join(left)
 
 
 @pytest.fixture(scope="session")
