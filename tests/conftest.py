@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +16,7 @@ import pytest
 from scanomaly.producer.sample import draw_sample
 
 from .processes import adopt_orphans, end_what_is_left
+from .waiting import until
 
 _DATA = Path(__file__).parents[2] / "shared" / "data" / "brain-mri"
 
@@ -61,6 +61,15 @@ def postgres_url() -> Iterator[str]:
         server.stop()
 
 
+def listens(port: int) -> bool:
+    """Whether somebody takes connections on a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """Redis itself, with a password, over TCP."""
@@ -73,14 +82,7 @@ def redis_url() -> Iterator[str]:
     arguments = [server, "--port", str(port), "--bind", "127.0.0.1", "--requirepass", "secret", "--save", ""]
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen([*arguments, "--dir", folder], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, "redis-server does not start"
-                time.sleep(0.05)
+        until(lambda: listens(port) or process.poll() is not None, "redis-server does not start")
         yield f"redis://:secret@127.0.0.1:{port}/0"
         process.terminate()
         process.wait()

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 import jsonschema
 import pytest
 from PIL import Image
+
+from ..waiting import HANGS, until
 
 COMMAND = str(Path(sys.executable).parent / "scanomaly")
 _ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ class Scanomaly:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=HANGS,
             check=False,
             **options,
         )
@@ -77,7 +78,7 @@ class Scanomaly:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+            process.wait(HANGS)
 
     @contextmanager
     def serving(self, *options: str | Path) -> Iterator[str]:
@@ -87,25 +88,19 @@ class Scanomaly:
             command = [COMMAND, "serve", "--port", "0", *map(str, options)]
             process = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stderr=file)
         try:
-            deadline = time.monotonic() + 60
-            while (found := re.search(r"serving on (\S+)", log.read_text())) is None:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
+            until(lambda: "serving on" in log.read_text() or process.poll() is not None, "it does not start")
+            found = re.search(r"serving on (\S+)", log.read_text())
+            assert found, log.read_text()
             yield found[1]
         finally:
             process.send_signal(signal.SIGTERM)
-            code = process.wait(timeout=30)
+            code = process.wait(HANGS)
         assert code == 0, log.read_text()
         assert "Traceback" not in log.read_text(), log.read_text()
 
-    def wait(self, job: str, until: Callable[[dict[str, Any]], bool], seconds: float = 120) -> dict[str, Any]:
+    def wait(self, job: str, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Poll a job, as another program would."""
-        deadline = time.monotonic() + seconds
-        while not until(status := self.json("status", job)):
-            assert time.monotonic() < deadline, status
-            time.sleep(0.5)
-        return status
+        return until(lambda: self.json("status", job), job, reached)
 
     def job(self, source: Path, *options: str | Path, code: int = 0) -> dict[str, Any]:
         """Submit a job, and watch it to its end: for tests that have a worker running."""
@@ -165,7 +160,5 @@ def processes_of(home: Path) -> list[str]:
 
 def nothing_is_left(home: Path) -> bool:
     """Whether all processes of a user are gone. One that was told to stop may take a moment to vanish."""
-    deadline = time.monotonic() + 5
-    while processes_of(home) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return processes_of(home) == []
+    until(lambda: processes_of(home), home, lambda found: not found)
+    return True

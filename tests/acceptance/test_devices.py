@@ -2,29 +2,19 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ..waiting import until
 from .conftest import OFFLINE, Scanomaly, nothing_is_left
-
-SECONDS = 60
 
 
 def alive(scanomaly: Scanomaly) -> dict[int, str]:
     """The workers whose hearts beat: device by process id."""
     workers: list[dict[str, Any]] = scanomaly.json("workers")["workers"]
     return {worker["pid"]: worker["device"] for worker in workers if worker["state"] == "alive"}
-
-
-def until(reached: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
 
 
 def log(scanomaly: Scanomaly) -> str:

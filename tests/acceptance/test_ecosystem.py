@@ -5,31 +5,20 @@ import os
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import requests
 
+from ..waiting import HANGS, until
 from .conftest import COMMAND, OFFLINE, Scanomaly
 
 CELERY = str(Path(COMMAND).with_name("celery"))
 APP = ("-A", "scanomaly.worker.app")
 TASKS = {"scanomaly.aggregate", "scanomaly.embed"}
-SECONDS = 60
-
-T = TypeVar("T")
-
-
-def until(look: Callable[[], T], reached: Callable[[T], object]) -> T:
-    deadline = time.monotonic() + SECONDS
-    while not reached(found := look()):
-        assert time.monotonic() < deadline, found
-        time.sleep(0.2)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +33,16 @@ def user(redis_url: str) -> Iterator[Scanomaly]:
 @pytest.fixture(scope="module")
 def name(user: Scanomaly) -> str:
     """What Celery calls the worker, which answers."""
-    (worker,) = until(lambda: user.json("workers")["workers"], len)
+    (worker,) = until(lambda: user.json("workers")["workers"], "a worker")
     name = f"scanomaly@{worker['name']}"
-    until(lambda: celery(user, *APP, "inspect", "ping"), lambda found: name in found)
+    until(lambda: celery(user, *APP, "inspect", "ping"), "an answer", lambda found: name in found)
     return name
 
 
 def celery(user: Scanomaly, *arguments: str) -> dict[str, Any]:
     """What Celery's command line prints as JSON; nothing when no worker answers."""
     command = [CELERY, *arguments, "--json"]
-    done = subprocess.run(command, env=user.environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=user.environment, capture_output=True, text=True, timeout=HANGS, check=False)
     return json.loads(done.stdout) if done.returncode == 0 else {}
 
 
@@ -75,13 +64,13 @@ def flower(user: Scanomaly) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(HANGS)
 
 
 def get(url: str) -> Any:
     """What Flower answers; nothing before it listens."""
     try:
-        answer = requests.get(url, timeout=10)
+        answer = requests.get(url, timeout=HANGS)
     except requests.ConnectionError:
         return {}
     answer.raise_for_status()
@@ -90,17 +79,20 @@ def get(url: str) -> Any:
 
 def test_celery_inspect_answers(user: Scanomaly, name: str, drawn: Path, redis_url: str) -> None:
     user.job(drawn, *OFFLINE)
-    assert celery(user, "--broker", redis_url, "inspect", "ping") == {name: {"ok": "pong"}}
-    assert celery(user, *APP, "inspect", "active") == {name: []}
-    assert celery(user, *APP, "inspect", "stats")[name]["total"].keys() == TASKS
+    # From this one, however long it takes: of all, an answer would have to come within a second.
+    this = ("--destination", name, "--timeout", str(HANGS))
+    assert celery(user, "--broker", redis_url, "inspect", "ping", *this) == {name: {"ok": "pong"}}
+    assert celery(user, *APP, "inspect", "active", *this) == {name: []}
+    assert celery(user, *APP, "inspect", "stats", *this)[name]["total"].keys() == TASKS
 
 
 def test_flower_shows_the_worker_and_its_tasks(user: Scanomaly, name: str, drawn: Path) -> None:
     with flower(user) as address:
-        until(lambda: get(f"{address}/api/workers?status=true"), lambda found: found == {name: True})
+        until(lambda: get(f"{address}/api/workers?status=true"), "the worker", lambda found: found == {name: True})
         job = user.job(drawn, *OFFLINE)["job"]
         tasks = until(
             lambda: get(f"{address}/api/tasks").values(),
+            "both tasks",
             lambda found: {task["name"] for task in found if task["state"] == "SUCCESS"} == TASKS,
         )
         assert f"['{job}']" in {task["args"] for task in tasks}
@@ -109,12 +101,14 @@ def test_flower_shows_the_worker_and_its_tasks(user: Scanomaly, name: str, drawn
 
 
 def test_a_worker_that_is_shut_down_from_afar_loses_nothing(user: Scanomaly, name: str, drawn: Path) -> None:
-    before = celery(user, *APP, "inspect", "stats")[name]["pid"]
+    stats = ("inspect", "stats", "--destination", name)
+    before = celery(user, *APP, *stats, "--timeout", str(HANGS))[name]["pid"]
     job = user("submit", drawn, *OFFLINE, "--batch-size", "1").stdout.strip()
     celery(user, *APP, "control", "shutdown")
     assert user.json("watch", job)["scans"]["embedded"] == 24
     until(
-        lambda: celery(user, *APP, "inspect", "stats").get(name, {"pid": before})["pid"],
+        lambda: celery(user, *APP, *stats).get(name, {"pid": before})["pid"],
+        "another process",
         lambda found: found != before,
     )
     with pytest.raises(ProcessLookupError):
