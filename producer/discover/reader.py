@@ -10,6 +10,7 @@ _MOST_BYTES = 1 << 16
 _FAR = 1 << 16
 _MOST_AT_ONCE = 1 << 20
 _MOST_INFLATED = 1 << 26
+_GZIP = 31
 
 
 class Stream(Protocol):
@@ -118,7 +119,7 @@ class Reader:
 
 
 class Inflating:
-    """The stream that a reader's deflated rest stands for.
+    """The stream that a reader's deflated rest stands for: for gzip, all members that follow one another.
 
     A small file may stand for a huge one, so it ends with a CutError after `_MOST_INFLATED` bytes.
     """
@@ -126,23 +127,35 @@ class Inflating:
     def __init__(self, reader: Reader, window_bits: int) -> None:
         """Take a reader, and zlib's `wbits`: −15 for a bare stream, 31 for gzip."""
         self._reader = reader
-        self._inflate = zlib.decompressobj(window_bits)
+        self._window_bits = window_bits
+        self._inflate: zlib._Decompress | None = zlib.decompressobj(window_bits)
+        self._packed = b""
         self._left = _MOST_INFLATED
 
     def read(self, size: int, /) -> bytes:
         part = b""
-        while not part and not self._inflate.eof:
-            content = self._inflate.unconsumed_tail or self._reader.read_some()
+        while not part and self._inflate is not None:
+            content = self._packed or self._reader.read_some()
             if not content:
                 raise CutError
             try:
                 part = self._inflate.decompress(content, size)
             except zlib.error:
                 raise CutError from None
+            self._packed = self._inflate.unconsumed_tail
+            if self._inflate.eof:
+                self._inflate = self._next_member(self._inflate.unused_data)
         self._left -= len(part)
         if self._left < 0:
             raise CutError
         return part
+
+    def _next_member(self, rest: bytes) -> "zlib._Decompress | None":
+        """What inflates that which follows: behind gzip's last member there may be anything."""
+        if self._window_bits != _GZIP:
+            return None
+        self._packed = rest or self._reader.read_some()
+        return zlib.decompressobj(_GZIP) if self._packed.startswith(b"\x1f") else None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         raise CutError
