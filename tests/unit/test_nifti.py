@@ -286,9 +286,6 @@ class TestScale:
         pixels = grey(volume(values), "axial/4")
         assert pixels[[-1, -2, -3], -1].tolist() == [0, 255, 0]
 
-    def test_an_intercept_that_is_not_finite(self) -> None:
-        assert failure(patched(volume(RAS), scl_slope=2, scl_inter=np.nan)).kind is FailureKind.NOT_AN_IMAGE
-
     def test_nothing_finite(self) -> None:
         assert failure(volume(np.full((4, 4, 4), np.nan, np.float32))).kind is FailureKind.NOT_AN_IMAGE
 
@@ -375,8 +372,6 @@ BAD = {
     "negative dimension": (patched(WHOLE, dim=[3, 5, -6, 7, 1, 1, 1, 1]), FailureKind.NOT_AN_IMAGE),
     "dimension of zero": (patched(WHOLE, dim=[3, 5, 0, 7, 1, 1, 1, 1]), FailureKind.NOT_AN_IMAGE),
     "one dimension": (patched(WHOLE, dim=[1, 5, 1, 1, 1, 1, 1, 1]), FailureKind.NOT_AN_IMAGE),
-    "no dimension": (patched(WHOLE, dim=[0, 5, 6, 7, 1, 1, 1, 1]), FailureKind.NOT_AN_IMAGE),
-    "too many dimensions": (patched(WHOLE, dim=[99, 5, 6, 7, 1, 1, 1, 1]), FailureKind.NOT_AN_IMAGE),
     "large dimensions": (patched(WHOLE, dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), FailureKind.TRUNCATED),
     "large in gzip": (
         gzip.compress(patched(WHOLE, dim=[3, 32767, 32767, 32767, 1, 1, 1, 1])),
@@ -386,14 +381,6 @@ BAD = {
         patched(volume(RAS, kind=nib.Nifti2Image), nib.Nifti2Header, dim=[3, 2**62, 2**62, 2**62, 1, 1, 1, 1]),
         FailureKind.TRUNCATED,
     ),
-    "affine of NaN": (patched(WHOLE, srow_x=[np.nan] * 4), FailureKind.NOT_AN_IMAGE),
-    "infinite affine": (patched(WHOLE, srow_y=[0, np.inf, 0, 0]), FailureKind.NOT_AN_IMAGE),
-    "quaternion of NaN": (patched(WHOLE, sform_code=0, qform_code=1, quatern_b=np.nan), FailureKind.NOT_AN_IMAGE),
-    "quaternion above 1": (patched(WHOLE, sform_code=0, qform_code=1, quatern_b=3), FailureKind.NOT_AN_IMAGE),
-    "offset in the header": (patched(WHOLE, vox_offset=20), FailureKind.NOT_AN_IMAGE),
-    "negative offset": (patched(WHOLE, vox_offset=-1e9), FailureKind.NOT_AN_IMAGE),
-    "offset of NaN": (patched(WHOLE, vox_offset=np.nan), FailureKind.NOT_AN_IMAGE),
-    "infinite offset": (patched(WHOLE, vox_offset=np.inf), FailureKind.NOT_AN_IMAGE),
     "offset behind the end": (patched(WHOLE, vox_offset=1e9), FailureKind.TRUNCATED),
     "unknown type": (patched(WHOLE, datatype=77), FailureKind.UNSUPPORTED),
     "bits": (patched(WHOLE, datatype=1), FailureKind.UNSUPPORTED),

@@ -5,24 +5,23 @@ most to the patient's right, front or head is taken for that direction, and no s
 shown as radiologists see them: the patient's right on the left, the front or the head at the top, and in a sagittal
 slice the front on the left. Of a series of volumes, such as a time series, the first is read.
 
-nibabel reads the header; the values stay as they are in the file, and one slice at a time is scaled. A volume takes
-its own size once when it is gzipped, and nothing when it is not.
+The values stay as they are in the file, and one slice at a time is scaled. A volume takes its own size once when it
+is gzipped, and nothing when it is not.
 """
 
-import logging
 import math
 import re
-import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ....models.intensity import Intensity
+from ....models.sources import nifti
+from ....models.sources.nifti import START_BYTES, Axis, VolumeHeader, VolumeHeaderError
 from ....models.states import FailureKind
 from ..images import ImageFailure
 from .content import Announce, EmptySlice, Reserve
@@ -38,6 +37,7 @@ _PLANES = {
 _FRAME = re.compile(r"(axial|coronal|sagittal)/(\d{1,9})", re.ASCII)
 
 _USUAL = Intensity("percentile", 0.5, 99.5)
+_RANGE = Intensity("minmax")
 
 _SAME_ZOOM = 1.01
 _MAX_STRETCH = 10.0
@@ -56,71 +56,11 @@ _BYTES_PER_VALUE = 32
 _BYTES_PER_PIXEL = 12
 """Of a picture: grey and RGB, before and after it is stretched."""
 
-_INTENTS_OF_CIFTI = range(3000, 3100)
-_COLOURS = {128: 3, 2304: 4}
-_NUMBERS = {
-    2: "u1",
-    4: "i2",
-    8: "i4",
-    16: "f4",
-    64: "f8",
-    256: "i1",
-    512: "u2",
-    768: "u4",
-    1024: "i8",
-    1280: "u8",
-}
-_COMPLEX = {32, 1792, 2048}
-_MGH_BEGINNING = struct.Struct(">6i")  # version, width, height, depth, volumes, type
-_MGH_TYPES = {0, 1, 3, 4}
-_START_BYTES = 560
-"""More than any header that is read here has."""
-
-
-@dataclass(frozen=True)
-class _Header:
-    """What a file says of its first volume."""
-
-    format: str
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
-    """Of one value, or of one band of a colour."""
-    bands: int
-    """1: grey; 3: RGB; 4: RGB and alpha."""
-    offset: int
-    """Bytes in the file before the volume."""
-    axes: tuple["_Axis", ...]
-    """Those to the patient's right, front and head."""
-    slope: float
-    intercept: float
-    shown: Scale | None
-    """From the value that the file says should be black to the one that should be white."""
-    volumes: int
-
-    @property
-    def values(self) -> int:
-        return math.prod(self.shape) * self.bands
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.values * self.dtype.itemsize
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """The axis of a file that is closest to one direction of the patient."""
-
-    index: int
-    step: int
-    """1: indices grow with the direction; -1: against it."""
-    zoom: float
-    """Millimetres from one index to the next; 0: unknown."""
-
 
 class _Volume:
     """A file's first volume, open; for one thread."""
 
-    def __init__(self, header: _Header, values: NDArray[Any], intensity: Intensity, max_pixels: int) -> None:
+    def __init__(self, header: VolumeHeader, values: NDArray[Any], intensity: Intensity, max_pixels: int) -> None:
         self.format = header.format
         self._header = header
         self._max_pixels = max_pixels
@@ -128,7 +68,7 @@ class _Volume:
         shape = (header.bands, *header.shape) if header.bands > 1 else header.shape
         self._volume = values.reshape(shape, order="F")
         self._axes = header.axes
-        self._scale = None if header.bands > 1 else make_scale(self._parts, intensity, header.shown or _USUAL)
+        self._scale = self._make_scale(intensity) if header.bands == 1 else None
 
     def picture(self, frame: str | None, announce: Announce) -> Image.Image:
         plane, index = self._slice_of(frame)
@@ -159,7 +99,7 @@ class _Volume:
                 return match[1], int(match[2])
         raise ImageFailure(FailureKind.MISSING, "The volume has no such slice.")
 
-    def _cut(self, across: _Axis, up: _Axis, left: _Axis, index: int) -> NDArray[Any]:
+    def _cut(self, across: Axis, up: Axis, left: Axis, index: int) -> NDArray[Any]:
         """A slice's stored values, height × width or height × width × bands: rows go down and columns right."""
         slices: list[Any] = [slice(None)] * 3
         slices[across.index] = index if across.step > 0 else self._header.shape[across.index] - 1 - index
@@ -181,6 +121,15 @@ class _Volume:
             raise EmptySlice(EMPTY_RULE)
         return Image.fromarray(pixels)
 
+    def _make_scale(self, intensity: Intensity) -> Scale:
+        """As asked for. The default is the header's range, unless it makes one grey of all values."""
+        if self._header.shown is None or intensity.kind != "auto":
+            return make_scale(self._parts, intensity, _USUAL)
+        scale, values = Scale(*self._header.shown), make_scale(self._parts, _RANGE, _USUAL)
+        grey = scale(np.array([values.low, values.high]))
+        is_of_others = values.low < values.high and grey[0] == grey[1]
+        return make_scale(self._parts, _USUAL, _USUAL) if is_of_others else scale
+
     def _parts(self) -> Iterator[NDArray[Any]]:
         """All values of the volume, in parts."""
         for start in range(0, self._flat.size, _PART_VALUES):
@@ -200,8 +149,9 @@ def open_nifti(data: bytes, intensity: Intensity, max_pixels: int, reserve: Rese
 
     Args:
         data: the whole file. It is kept, and read in place, when it is not gzipped.
-        intensity: how values become 8 bits. `auto` is from `cal_min` to `cal_max` where the header has them, else
-            from the 0.5 to the 99.5 percentile of the volume. Colours are as stored.
+        intensity: how values become 8 bits. `auto` is from `cal_min` to `cal_max`, if the header has them and they
+            do not make one grey of all values; else from the 0.5 to the 99.5 percentile of the volume. Colours are
+            as stored.
         max_pixels: width × height above which a slice is not made.
         reserve: called with the size of the volume before it is unpacked.
 
@@ -213,27 +163,27 @@ def open_nifti(data: bytes, intensity: Intensity, max_pixels: int, reserve: Rese
     """
     try:
         header = _header(start(data))
-        reserve(min(SCALE_BYTES, _SCALE_BYTES_PER_VALUE * header.values) + _BYTES_AROUND)
-        if not _is_gzip(data) and header.end > len(data):
+        values = math.prod(header.shape) * header.bands
+        end = header.offset + values * np.dtype(header.dtype).itemsize
+        reserve(min(SCALE_BYTES, _SCALE_BYTES_PER_VALUE * values) + _BYTES_AROUND)
+        if not _is_gzip(data) and end > len(data):
             raise _cut_short()
-        content = _unpacked(data, header, reserve) if _is_gzip(data) else data
-        values = np.frombuffer(content, header.dtype, header.values, header.offset)
-        return _Volume(header, values, intensity, max_pixels)
+        content = _unpacked(data, end, header.volumes > 1, reserve) if _is_gzip(data) else data
+        return _Volume(header, np.frombuffer(content, header.dtype, values, header.offset), intensity, max_pixels)
     except MemoryError as error:
         raise ImageFailure(FailureKind.TOO_LARGE, "The volume did not fit into memory.") from error
 
 
 def is_nifti(data: bytes) -> bool:
     """Whether content is NIfTI or MGH, plain or gzipped: only its beginning is unpacked."""
-    block = start(data)
-    return _is_second(block) or block[344:348] in (b"n+1\0", b"ni1\0") or _is_mgh(block)
+    return nifti.is_nifti(start(data))
 
 
 def start(data: bytes) -> bytes:
     """The first bytes of what a file holds, unpacked if it is gzipped: b"" where they cannot be."""
     if not _is_gzip(data):
-        return data[:_START_BYTES]
-    block = bytearray(_START_BYTES)
+        return data[:START_BYTES]
+    block = bytearray(START_BYTES)
     try:
         return bytes(block[: _Inflater(data).fill(memoryview(block))])
     except zlib.error:
@@ -244,35 +194,31 @@ def _is_gzip(data: bytes) -> bool:
     return data[:2] == b"\x1f\x8b"
 
 
-def _is_second(block: bytes) -> bool:
-    return block[4:8] in (b"n+2\0", b"ni2\0") and block[8:12] == b"\r\n\x1a\n"
-
-
-def _is_mgh(block: bytes) -> bool:
-    if len(block) < _MGH_BEGINNING.size:
-        return False
-    version, *lengths, kind = _MGH_BEGINNING.unpack_from(block)
-    return version == 1 and min(lengths) > 0 and kind in _MGH_TYPES
-
-
 def _cut_short() -> ImageFailure:
     return ImageFailure(FailureKind.TRUNCATED, "The file ends before its volume does.")
 
 
-def _damaged(what: str) -> ImageFailure:
-    return ImageFailure(FailureKind.NOT_AN_IMAGE, f"The volume's header is damaged: {what}.")
+def _header(block: bytes) -> VolumeHeader:
+    try:
+        return nifti.read_header(block)
+    except VolumeHeaderError as error:
+        raise ImageFailure(error.kind, error.detail) from None
+    except ImportError as error:
+        raise ImageFailure(
+            FailureKind.UNSUPPORTED, "The file is NIfTI or MGH: pip install 'scanomaly[medical]' on the worker."
+        ) from error
 
 
-def _unpacked(data: bytes, header: _Header, reserve: Reserve) -> NDArray[np.uint8]:
-    """What a gzipped file holds, to the end of the first volume."""
-    if header.end > len(data) * _MOST_DEFLATED:
+def _unpacked(data: bytes, end: int, goes_on: bool, reserve: Reserve) -> NDArray[np.uint8]:
+    """What a gzipped file holds, to the end of the first volume: whether there is more tells `goes_on`."""
+    if end > len(data) * _MOST_DEFLATED:
         raise _cut_short()
-    reserve(header.end)
-    content: NDArray[np.uint8] = np.empty(header.end, np.uint8)
+    reserve(end)
+    content: NDArray[np.uint8] = np.empty(end, np.uint8)
     inflater = _Inflater(data)
     try:
-        whole = inflater.fill(content.data) == header.end
-        if not whole or (header.volumes == 1 and not inflater.ends_well()):
+        whole = inflater.fill(content.data) == end
+        if not whole or not (goes_on or inflater.ends_well()):
             raise _cut_short()
     except zlib.error as error:
         raise ImageFailure(FailureKind.TRUNCATED, "The gzip data is damaged.") from error
@@ -326,137 +272,6 @@ class _Inflater:
         part = bytes(self._data[self._at : self._at + _PACKED_PART_BYTES])
         self._at += len(part)
         return part
-
-
-def _nibabel() -> Any:
-    """The library, which a process that reads other files need not load."""
-    try:
-        import nibabel
-        from nibabel.freesurfer import mghformat  # noqa: F401  (it becomes a part of nibabel)
-    except ImportError as error:
-        raise ImageFailure(
-            FailureKind.UNSUPPORTED, "The file is NIfTI or MGH: pip install 'scanomaly[medical]' on the worker."
-        ) from error
-    # What it would log is of the header, which may hold names.
-    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
-    return nibabel
-
-
-def _header(block: bytes) -> _Header:
-    try:
-        with np.errstate(all="ignore"):
-            return _mgh_header(block) if _is_mgh(block) else _nifti_header(block)
-    except (ImageFailure, MemoryError):
-        raise
-    except Exception as error:  # nibabel's own and NumPy's: what they say may be of the header
-        raise ImageFailure(
-            FailureKind.NOT_AN_IMAGE, f"The volume's header cannot be read ({type(error).__name__})."
-        ) from None
-
-
-def _nifti_header(block: bytes) -> _Header:
-    second = _is_second(block)
-    magic = block[4:8] if second else block[344:348]
-    if magic[:2] == b"ni":
-        raise ImageFailure(
-            FailureKind.UNSUPPORTED,
-            "The file is half of a NIfTI pair (.hdr and .img): convert it to NIfTI (.nii).",
-        )
-    kind = _nibabel().Nifti2Header if second else _nibabel().Nifti1Header
-    size = kind.template_dtype.itemsize
-    if len(block) < size:
-        raise _cut_short()
-    header = kind(block[:size], check=False)
-    dtype, bands = _values(int(header["datatype"]), header.endianness)
-    if int(header["intent_code"]) in _INTENTS_OF_CIFTI and header.get_data_shape()[:3] == (1, 1, 1):
-        raise ImageFailure(FailureKind.UNSUPPORTED, "The file is CIFTI, which holds no volume of pictures.")
-    header = kind(block[:size], check=True)
-    slope, intercept = header.get_slope_inter()
-    low, high = float(header["cal_min"]), float(header["cal_max"])
-    shape = tuple(int(length) for length in header.get_data_shape())
-    return _Header(
-        format="NIfTI",
-        shape=_spatial(shape),
-        dtype=dtype,
-        bands=bands,
-        offset=_offset(header.get_data_offset(), size),
-        axes=_axes(header.get_best_affine()),
-        slope=1.0 if slope is None else slope,
-        intercept=0.0 if slope is None else intercept,
-        shown=Scale(low, high) if math.isfinite(low) and math.isfinite(high) and high > low else None,
-        volumes=math.prod(shape[3:]),
-    )
-
-
-def _mgh_header(block: bytes) -> _Header:
-    kind = _nibabel().freesurfer.mghformat.MGHHeader
-    size = kind._hdrdtype.itemsize
-    if len(block) < size:
-        raise _cut_short()
-    header = kind(block[:size], check=True)
-    shape = tuple(int(length) for length in header.get_data_shape())
-    return _Header(
-        format="MGH",
-        shape=_spatial(shape),
-        dtype=np.dtype(header.get_data_dtype()).newbyteorder(">"),
-        bands=1,
-        offset=header.get_data_offset(),
-        axes=_axes(header.get_affine()),
-        slope=1.0,
-        intercept=0.0,
-        shown=None,
-        volumes=math.prod(shape[3:]),
-    )
-
-
-def _values(code: int, order: Literal["<", ">"]) -> tuple[np.dtype[Any], int]:
-    """The type of a value or band, and the number of bands, by NIfTI's code."""
-    if code in _COLOURS:
-        return np.dtype(np.uint8), _COLOURS[code]
-    if code in _NUMBERS:
-        return np.dtype(_NUMBERS[code]).newbyteorder(order), 1
-    if code in _COMPLEX:
-        raise ImageFailure(
-            FailureKind.UNSUPPORTED, "The volume's values are complex: convert it to one of their magnitudes."
-        )
-    raise ImageFailure(FailureKind.UNSUPPORTED, "The volume's type of values is not read: convert it to float32.")
-
-
-def _spatial(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """The first three lengths; a 2-D image is one slice."""
-    if len(shape) < 2:
-        raise _damaged("it has fewer than two dimensions")
-    if min(shape) < 1:
-        raise _damaged("a dimension is not positive")
-    width, height, depth = (*shape, 1)[:3]
-    return width, height, depth
-
-
-def _offset(offset: int, header_bytes: int) -> int:
-    if offset < header_bytes:
-        raise _damaged("the volume begins inside of it")
-    return offset
-
-
-def _axes(affine: Any) -> tuple[_Axis, ...]:
-    """The axis of the file that is closest to each of right, front and head.
-
-    Args:
-        affine: 4 × 4, from indices to millimetres to the patient's right, front and head.
-    """
-    affine = np.asarray(affine, np.float64)
-    if not np.isfinite(affine).all():
-        raise _damaged("its orientation is not finite")
-    orientations = _nibabel().io_orientation(affine)
-    lost = [direction for direction in range(3) if direction not in orientations[:, 0]]
-    zooms = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    axes: dict[int, _Axis] = {}
-    for index, (direction, step) in enumerate(orientations):
-        if math.isnan(direction):  # the affine makes it a point, as 2-D images have it: it takes what is left
-            axes[lost.pop(0)] = _Axis(index, 1, 0.0)
-        else:
-            axes[int(direction)] = _Axis(index, int(step), float(zooms[index]))
-    return tuple(axes[direction] for direction in range(3))
 
 
 def _square_pixels(size: tuple[int, int], zooms: tuple[float, float], max_pixels: int) -> tuple[int, int]:
