@@ -88,6 +88,8 @@ class _Opened:
         self.lock = threading.Lock()
         self.file: BinaryIO | None = None
         self.archive: Archive | None = None
+        self.damage: tuple[type[ArchiveError], str] | None = None
+        """Why it cannot be opened, as long as its file is the same."""
         self.users = 0
         self.is_dropped = False
 
@@ -153,7 +155,8 @@ class OpenArchives:
         try:
             yield self._archive(opened, path)
         except BaseException as error:
-            if isinstance(error, OSError) or opened.archive is None:  # another try takes a fresh file
+            is_new = opened.archive is None and opened.damage is None
+            if isinstance(error, OSError) or is_new:  # another try takes a fresh file
                 with self._lock:
                     self._drop(key, opened)
             raise
@@ -162,10 +165,19 @@ class OpenArchives:
 
     def _archive(self, opened: _Opened, path: str) -> Archive:
         with opened.lock:
+            if opened.damage is not None:
+                kind, detail = opened.damage
+                raise kind(detail)
             if opened.archive is None:
                 if opened.file is None:
                     opened.file = self._open_file(path)
-                opened.archive = open_archive(opened.file, path, self._limits)
+                try:
+                    opened.archive = open_archive(opened.file, path, self._limits)
+                except ArchiveError as error:
+                    opened.damage = type(error), error.detail
+                    opened.file.close()
+                    opened.file = None
+                    raise
             return opened.archive
 
     def _give_back(self, opened: _Opened) -> list[_Opened]:

@@ -1060,6 +1060,24 @@ class TestOpenArchives:
         assert len(files) == 1
         assert files[0].closed
 
+    def test_one_that_cannot_be_opened_is_opened_once(self, tmp_path: Path) -> None:
+        """Until its file is another."""
+        opened: list[str] = []
+
+        def open_file(path: str) -> BinaryIO:
+            opened.append(path)
+            return (tmp_path / path).open("rb")
+
+        archives = OpenArchives(open_file, LIMITS)
+        for name in ("bad.zip", "bad.tgz"):
+            (tmp_path / name).write_bytes(b"nothing")
+            for member in ("a", "b", "c"):
+                damage(lambda name=name, member=member: archives.has(name, (7, 1), member))
+                damage(lambda name=name, member=member: archives.read(name, (7, 1), member))
+        assert opened == ["bad.zip", "bad.tgz"]
+        (tmp_path / "bad.zip").write_bytes(zipped({"a": b"1"}))
+        assert archives.read("bad.zip", (9, 2), "a") == b"1"
+
     def test_a_broken_file_is_opened_anew(self) -> None:
         files: list[FailingFile] = []
 
