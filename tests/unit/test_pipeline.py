@@ -1,5 +1,6 @@
 """The pipeline: what becomes of batches, what is encoded together, how much memory it takes. Without torch."""
 
+import gzip
 import io
 import os
 import re
@@ -8,11 +9,17 @@ import sys
 import textwrap
 import threading
 import time
+import tracemalloc
+import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import BinaryIO
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,11 +27,12 @@ from PIL import Image
 from scanomaly.models.errors import EncoderError
 from scanomaly.models.records import BatchScan, FileState
 from scanomaly.models.states import FailureKind
+from scanomaly.worker.encoding import opened as pipeline_opened
 from scanomaly.worker.encoding.files import ScanFiles
 from scanomaly.worker.encoding.images import ImageFailure
 from scanomaly.worker.encoding.memory import MemoryBudget, NoRoomError, Share
 from scanomaly.worker.encoding.pipeline import Embedded, Pipeline
-from scanomaly.worker.encoding.places import LocalFolder
+from scanomaly.worker.encoding.places import FileVersion, LocalFolder
 
 MIB = 1 << 20
 
@@ -218,6 +226,24 @@ class TestMemoryBudget:
         assert max(tries) <= 3  # empty-handed, for the file, for the whole
         assert 50 < most <= 100
 
+    def test_what_is_refused_or_undone_is_free(self) -> None:
+        budget = MemoryBudget(100)
+        with budget.hold(0) as share:
+            share.reserve(30)
+            for _ in range(3):
+                with pytest.raises(ImageFailure):
+                    share.reserve(71)
+            with budget.hold(50), pytest.raises(NoRoomError):
+                share.reserve(30)
+            share.reserve(60)
+            share.go_back(30)
+            assert (share.used, share.size) == (30, 30)
+            with budget.hold(70):
+                pass
+            share.reserve(70)
+        with budget.hold(100):
+            pass
+
 
 class TestMemoryOfABatch:
     def test_a_scan_that_never_fits(self, tmp_path: Path) -> None:
@@ -301,6 +327,140 @@ def grown(folder: Path, suffix: str, memory: int) -> int:
     )
     assert result.returncode == 0, result.stderr
     return int(result.stdout)
+
+
+def cut_volume(shape: tuple[int, int, int], cut: int = 200) -> bytes:
+    values = np.random.default_rng(0).integers(0, 9, shape).astype(np.int16)
+    data = gzip.compress(nibabel.Nifti1Image(values, np.eye(4)).to_bytes(), 1)
+    return data[: len(data) - cut]
+
+
+def zipped(name: str, data: bytes, cut: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, data)
+    return buffer.getvalue()[: len(buffer.getvalue()) - cut]
+
+
+MANY = 256
+#: By the path of a file or member with 256 frames: the file's content, how often it is read, and what is wrong.
+BROKEN: dict[str, tuple[Callable[[], bytes | None], int, FailureKind]] = {
+    "cut.nii.gz/axial": (lambda: cut_volume((64, 64, MANY)), 1, FailureKind.TRUNCATED),
+    "cut.nii/axial": (lambda: gzip.decompress(cut_volume((64, 64, MANY), 0))[:-1], 1, FailureKind.TRUNCATED),
+    "cut.dcm/frame": (lambda: bytes(128) + b"DICM" + bytes(100), 1, FailureKind.NOT_AN_IMAGE),
+    "cut.tif/page": (lambda: b"II*\0" + bytes(100), 1, FailureKind.TRUNCATED),
+    "text.nii/axial": (lambda: b"text" * 99, 1, FailureKind.MISSING),
+    "empty.nii/axial": (lambda: b"", 1, FailureKind.EMPTY),
+    "large.nii/axial": (lambda: bytes(9 * MIB), 1, FailureKind.TOO_LARGE),
+    "gone.nii/axial": (lambda: None, 0, FailureKind.MISSING),
+    "a.zip/cut.nii.gz/axial": (lambda: zipped("cut.nii.gz", cut_volume((64, 64, MANY))), 0, FailureKind.TRUNCATED),
+    "a.zip/gone.nii.gz/axial": (lambda: zipped("a.nii.gz", b"a"), 0, FailureKind.MISSING),
+    "cut.zip/a.nii.gz/axial": (lambda: zipped("a.nii.gz", b"a", 9), 0, FailureKind.TRUNCATED),
+}
+
+
+class CountingFolder(LocalFolder):
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, False, 8 * MIB)
+        self.calls: Counter[tuple[str, str]] = Counter()
+
+    def version(self, path: str) -> FileVersion:
+        self.calls["version", path] += 1
+        return super().version(path)
+
+    def read(self, path: str, reserve: Callable[[int], None]) -> bytes:
+        self.calls["read", path] += 1
+        return super().read(path, reserve)
+
+    def open(self, path: str) -> BinaryIO:
+        self.calls["open", path] += 1
+        return super().open(path)
+
+
+class TestFilesThatCannotBeOpened:
+    @pytest.mark.parametrize("name", BROKEN)
+    def test_are_opened_once_for_all_their_frames(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And what was reserved for the first does not add up: there is room for two."""
+        content, reads, kind = BROKEN[name]
+        file, _, _ = name.partition("/")
+        data = content()
+        if data is not None:
+            (tmp_path / file).write_bytes(data)
+        opened = count_calls(monkeypatch, pipeline_opened, "open_content")
+        folder = CountingFolder(tmp_path)
+        scans = [BatchScan(index, f"{name}/{index:03}") for index in range(MANY)]
+        pipe = pipeline(128 * MIB)
+        with pipe.embedded(scans, ScanFiles(folder, 8 * MIB), lambda sha256: False) as embedded:
+            results = embedded.results
+        assert {(result.failure, result.detail) for result in results} == {(kind, results[0].detail)}
+        assert folder.calls["version", file] <= 1
+        assert folder.calls["read", file] == reads
+        assert folder.calls["open", file] == (".zip/" in name)
+        assert len(opened) <= 1
+        with pipe._memory.hold(128 * MIB):
+            pass
+
+    def test_a_want_of_room_is_no_failure(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It waits, and all frames come."""
+        values = np.random.default_rng(0).integers(0, 999, (64, 64, 20)).astype(np.int16)
+        (tmp_path / "a.nii.gz").write_bytes(gzip.compress(nibabel.Nifti1Image(values, np.eye(4)).to_bytes(), 1))
+        opened = count_calls(monkeypatch, pipeline_opened, "open_content")
+        pipe = pipeline(64 * MIB, threads=1)
+        scans = [BatchScan(index, f"a.nii.gz/axial/{index:02}") for index in range(20)]
+        with ThreadPoolExecutor(1) as pool:
+            with pipe._memory.hold(60 * MIB):
+                future = pool.submit(embed, pipe, scans, tmp_path)
+                wait_until(lambda: pipe._memory._queue)
+            found = future.result(60)
+        assert len(found.vectors) == 20
+        assert 2 <= len(opened) <= 3
+
+    def test_a_page_that_is_too_large_takes_nothing_from_the_others(self, tmp_path: Path) -> None:
+        small, large = Image.effect_noise((100, 100), 50), Image.new("L", (4000, 4000))
+        pages = [large, small, large, large, large, small]
+        small.save(tmp_path / "a.tif", save_all=True, append_images=pages, compression="tiff_deflate")
+        scans = [BatchScan(index, f"a.tif/page/{index}") for index in range(7)]
+        results = embed(pipeline(40 * MIB), scans, tmp_path).results
+        assert [result.failure for result in results] == [
+            FailureKind.TOO_LARGE if index in (1, 3, 4, 5) else None for index in range(7)
+        ]
+        assert len({result.detail for result in results if result.failure}) == 1
+
+    def test_leave_nothing_in_memory(self, tmp_path: Path) -> None:
+        """Not by the tracebacks of their failures either."""
+        data = cut_volume((256, 256, 100))
+        for number in range(8):
+            (tmp_path / f"{number}.nii.gz").write_bytes(data)
+        scans = [BatchScan(number, f"{number}.nii.gz/axial/{number:02}") for number in range(8)]
+        tracemalloc.start()
+        try:
+            results = embed(pipeline(256 * MIB, threads=1), scans, tmp_path).results
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert {result.failure for result in results} == {FailureKind.TRUNCATED}
+        assert peak < 2 * (256 * 256 * 100 * 2 + len(data))
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[object]:
+    """What a function of a module was called with first, call by call."""
+    function, calls = getattr(module, name), []
+
+    def counted(first: object, *rest: object) -> object:
+        calls.append(first)
+        return function(first, *rest)
+
+    monkeypatch.setattr(module, name, counted)
+    return calls
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 class TestEncoding:

@@ -36,6 +36,7 @@ class ScanFiles:
         """
         self._place = place
         self._archives = OpenArchives(place.open, Limits(member_bytes=max_bytes))
+        self._versions: dict[str, FileVersion | ImageFailure] | None = None
 
     @contextmanager
     def ahead(self, paths: Sequence[str]) -> Iterator["ScanFiles"]:
@@ -44,6 +45,12 @@ class ScanFiles:
             files = copy(self)
             files._place = place
             yield files
+
+    def asked_once(self) -> "ScanFiles":
+        """The same scans, for one thread: it is asked once what is known of a file, were it that it is missing."""
+        files = copy(self)
+        files._versions = {}
+        return files
 
     @property
     def stamps_are_times(self) -> bool:
@@ -59,7 +66,7 @@ class ScanFiles:
         missing: ImageFailure | None = None
         for address in candidates(path):
             try:
-                version = self._place.version(address.file)
+                version = self._version(address.file)
                 if address.member is None or self._has(address.file, version, address.member):
                     return Found(address, version)
             except ImageFailure as failure:
@@ -67,6 +74,19 @@ class ScanFiles:
                     raise
                 missing = missing or failure
         raise missing or ImageFailure(FailureKind.MISSING, "The archive does not hold the file any more.")
+
+    def _version(self, file: str) -> FileVersion:
+        if self._versions is None:
+            return self._place.version(file)
+        if file not in self._versions:
+            try:
+                self._versions[file] = self._place.version(file)
+            except ImageFailure as failure:
+                self._versions[file] = failure
+        version = self._versions[file]
+        if isinstance(version, ImageFailure):
+            raise version
+        return version
 
     def read(self, found: Found, reserve: Callable[[int], None] = lambda size: None) -> bytes:
         """Read the whole of a file, or of a member of an archive.

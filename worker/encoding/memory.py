@@ -1,6 +1,7 @@
 """How many bytes the scans of a batch may take at one time."""
 
 import ctypes
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -59,6 +60,12 @@ class MemoryBudget:
             self._free -= need - share.size
             share.size = need
 
+    def shrink(self, share: "Share", size: int) -> None:
+        """Make a share no larger than `size` bytes."""
+        rest = max(0, share.size - size)
+        share.size -= rest
+        self._give_back(rest)
+
     def _wait_for(self, size: int) -> None:
         if not size:
             return
@@ -81,14 +88,29 @@ class Share:
 
     def __init__(self, budget: MemoryBudget, size: int) -> None:
         self.size = size
+        self.used = 0
+        """How many bytes it has said a purpose of."""
         self._budget = budget
-        self._used = 0
 
     def reserve(self, size: int) -> None:
-        """Take `size` bytes more for something; the share grows when it is too small. Raises as `grow` does."""
-        self._used += size
-        if self._used > self.size:
-            self._budget.grow(self, self._used)
+        """Take `size` bytes more for something; the share grows when it is too small.
+
+        Raises as `grow` does, and has then taken nothing.
+        """
+        used = self.used + size
+        if used > self.size:
+            self._budget.grow(self, used)
+        self.used = used
+
+    def go_back(self, used: int) -> None:
+        """Undo what was reserved after so many bytes were used: what they were for is gone."""
+        self.used = used
+        self._budget.shrink(self, used)
+
+
+def unbounded() -> Share:
+    """A share of as much as there is, for who does not count."""
+    return Share(MemoryBudget(sys.maxsize), 0)
 
 
 def give_freed_memory_back() -> None:

@@ -3,16 +3,22 @@
 import hashlib
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from PIL import Image
 
 from ...models.intensity import parse_intensity
 from ...models.records import AUTO_INTENSITY
 from ...models.sources.addresses import Address
+from ...models.states import FailureKind
 from .files import Found, ScanFiles
-from .formats.content import Content, EmptySlice, Reserve
+from .formats.content import Content, EmptySlice
 from .formats.opening import open_content
 from .images import ImageFailure
+from .memory import Share, unbounded
+
+_Made = TypeVar("_Made")
 
 _MAX_RESIZED_PIXELS = 50_000_000  # `encoder.MAX_RESIZED_PIXELS`: importing it would load torch
 _UNSURE_NS = 2_000_000_000
@@ -21,13 +27,18 @@ in twos of seconds."""
 
 
 class OpenedFile:
-    """What scans of one file share. For one thread; all that it holds is reserved before."""
+    """What scans of one file share. For one thread; all that it holds is reserved before.
 
-    def __init__(self, files: ScanFiles, intensity: str, max_pixels: int, reserve: Reserve) -> None:
+    A file that cannot be read or opened is tried once: its failure is that of all its frames, and what was reserved
+    for it is given back. Want of room, a NoRoomError, is no failure.
+    """
+
+    def __init__(self, files: ScanFiles, intensity: str, max_pixels: int, share: Share) -> None:
         self._files = files
         self._intensity = intensity
         self._max_pixels = max_pixels
-        self._reserve = reserve
+        self._share = share
+        self._failed: tuple[FailureKind, str] | None = None
         self._data: bytes | None = None
         self._sha256 = ""
         self._content: Content | None = None
@@ -70,13 +81,16 @@ class OpenedFile:
         def announce(size: tuple[int, int], need: int) -> None:
             need += _resizing_bytes(size, encoder_size)
             if need > self._largest:  # a picture takes the place of the one before
-                self._reserve(need - self._largest)
+                self._share.reserve(need - self._largest)
                 self._largest = need
 
         data, frame = self._read(found), found.address.frame
         if self._content is None:
             intensity = parse_intensity(self._intensity)
-            self._content = open_content(data, intensity, self._max_pixels, self._reserve, frame is not None)
+            has_frames = frame is not None
+            self._content = self._try_once(
+                lambda: open_content(data, intensity, self._max_pixels, self._share.reserve, has_frames)
+            )
         return self._content.picture(frame, announce)
 
     def _read(self, found: Found) -> bytes:
@@ -84,9 +98,20 @@ class OpenedFile:
             self.may_change = (
                 self._files.stamps_are_times and found.version.modified_ns + _UNSURE_NS >= time.time_ns()
             )
-            self._data = self._files.read(found, self._reserve)
+            self._data = self._try_once(lambda: self._files.read(found, self._share.reserve))
             self._sha256 = hashlib.sha256(self._data).hexdigest()
         return self._data
+
+    def _try_once(self, step: Callable[[], _Made]) -> _Made:
+        """What a step makes; or its failure, also when it is asked for again."""
+        if self._failed is None:
+            used = self._share.used
+            try:
+                return step()
+            except ImageFailure as failure:
+                self._failed = failure.kind, failure.detail  # not itself: its traceback holds what was being made
+            self._share.go_back(used)
+        raise ImageFailure(*self._failed)
 
 
 class Pictures:
@@ -118,7 +143,7 @@ class Pictures:
         return self._last[1]
 
     def _open(self) -> OpenedFile:
-        return OpenedFile(self._files, self._intensity, self._max_pixels, lambda size: None)
+        return OpenedFile(self._files, self._intensity, self._max_pixels, unbounded())
 
 
 def _resizing_bytes(size: tuple[int, int], encoder_size: tuple[int, int]) -> int:

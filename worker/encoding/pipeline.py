@@ -175,7 +175,8 @@ class Pipeline:
     def _prepare(self, scans: Sequence[BatchScan], batch: _Batch) -> list[_Outcome]:
         """What becomes of scans that may be of one file, in their order."""
         outcomes: list[_Outcome] = []
-        found = [self._find(scan, batch) for scan in scans]
+        files = batch.files.asked_once()
+        found = [self._find(scan, files) for scan in scans]
         for place, run in groupby(zip(scans, found, strict=True), key=lambda pair: _file_of(pair[1])):
             if isinstance(place, ImageFailure):
                 outcomes += [place for _ in run]
@@ -183,10 +184,10 @@ class Pipeline:
                 outcomes += self._prepare_file([_Wanted(scan.path, cast(Found, here)) for scan, here in run], batch)
         return outcomes
 
-    def _find(self, scan: BatchScan, batch: _Batch) -> Found | ImageFailure:
+    def _find(self, scan: BatchScan, files: ScanFiles) -> Found | ImageFailure:
         with self._watch():
             try:
-                return batch.files.find(scan.path)
+                return files.find(scan.path)
             except ImageFailure as failure:
                 return failure
 
@@ -207,7 +208,7 @@ class Pipeline:
         self, wanted: Sequence[_Wanted], outcomes: list[_Outcome], batch: _Batch, share: Share
     ) -> None:
         """Add the outcomes that are missing. What was read is gone when this returns, before the share is."""
-        file = OpenedFile(batch.files, batch.intensity, self._max_pixels, share.reserve)
+        file = OpenedFile(batch.files, batch.intensity, self._max_pixels, share)
         for one in wanted[len(outcomes) :]:
             outcomes.append(self._try_to_prepare(one, batch, file))
 
@@ -223,7 +224,9 @@ class Pipeline:
                 batch.read[wanted.path] = FileState(*version, digest)
             return digest, self._content(digest, wanted, batch, file)
         except (ImageFailure, EmptySlice) as outcome:
-            return outcome
+            # What it was raised in, and because of, holds the file and whatever was made of it.
+            outcome.__cause__ = outcome.__context__ = None
+            return outcome.with_traceback(None)
 
     def _content(self, digest: str, wanted: _Wanted, batch: _Batch, file: OpenedFile) -> _Content | None:
         """The content that is encoded; None when it is known already."""
