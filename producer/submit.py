@@ -210,7 +210,7 @@ def prepare(request: Request, settings: Settings, counted: Callable[[int], None]
     counts = _count(source, labels, groups, counted)
     scans = counts.labels.total()
     if scans == 0:
-        raise _no_image(source, counts.ignored.total())
+        raise _no_image(source, counts.ignored)
     labels.check(counts.labels[Label.NORMAL], scans)
     if groups is not None:
         groups.check(scans)
@@ -250,7 +250,7 @@ def _open_files(request: Request, settings: Settings, notes: dict[str, str]) -> 
 
         objects = ObjectFolder(source, settings.source_seconds)
         return OneObject(objects) if objects.is_file() else Objects(objects)
-    if path.is_file() and holds_several(path.name):
+    if path.is_file() and holds_several(path):
         return PathList([str(path)], request.follow_links, name=str(path))
     return Folder(path, request.follow_links)
 
@@ -286,11 +286,14 @@ def _group(scan: Scan, groups: Groups | None) -> str | None:
     return groups.group(scan.path) or (scan.file and groups.group(scan.file)) or scan.group
 
 
-def _no_image(source: Scans, others: int) -> SourceError:
-    endings = "JPEG, PNG, BMP, TIFF, WebP, DICOM and NIfTI"
-    also = f" among its {others} files" if others else ""
+def _no_image(source: Scans, ignored: Counter[str]) -> SourceError:
+    formats = "JPEG, PNG, BMP, GIF, TIFF, WebP, DICOM and NIfTI"
+    also = ""
+    if ignored:
+        reason, files = ignored.most_common(1)[0]
+        also = f" among its {ignored.total()} files ({files} of them: {reason})"
     return SourceError(
-        f"{source.name} holds no image{also}: Scanomaly reads {endings} files, in sub-folders and archives too"
+        f"{source.name} holds no image{also}: Scanomaly reads {formats} files, in sub-folders and archives too"
     )
 
 
@@ -420,7 +423,7 @@ def _parts(prepared: Prepared, batch_size: int) -> Iterator[_Part]:
         else:
             ignored.append(IgnoredFile(scan.path, scan.reason))
     if found == 0:
-        raise _no_image(source, len(ignored))
+        raise _no_image(source, Counter(file.reason for file in ignored))
     yield _Part(scans, ignored, last=True)
 
 

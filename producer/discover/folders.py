@@ -5,6 +5,7 @@ A source can be walked several times, and keeps no paths: there may be millions.
 
 import errno
 import hashlib
+import heapq
 import os
 import stat
 import tempfile
@@ -15,6 +16,7 @@ from typing import IO, BinaryIO, TypeAlias
 
 from ...models.errors import SourceError, UsageError
 from ...models.reports import is_report
+from .names import HIDDEN, NameRules
 
 Entry: TypeAlias = tuple[str, str | None]
 """A path below a source's root, with `/` between its parts, and why it is ignored, or None."""
@@ -23,9 +25,12 @@ Entry: TypeAlias = tuple[str, str | None]
 class Folder:
     """A folder of files.
 
-    Entries come in the order of their names' code points, folder by folder. A link to a folder is followed; a
-    folder that was walked already is not walked again, so loops end.
+    Entries come in the order of their names' code points, folder by folder; then those of links to folders, so that
+    no link takes the place of the folder that it leads to. A folder that was walked already is not walked again, so
+    loops end.
     """
+
+    is_remote = False
 
     def __init__(self, folder: Path, follow_links: bool = False) -> None:
         """Take a folder.
@@ -51,11 +56,15 @@ class Folder:
 
     def walk(self) -> Iterator[Entry]:
         """Look again, and yield what is there."""
-        return _walk(self._root, "", set(), _Border(self._root, self._follow_links))
+        return _Walk(self._root, self._follow_links).entries()
 
     def open(self, path: str) -> BinaryIO:
         """A regular file below the folder. Raises OSError."""
         return open_regular(self._root / path)
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file below the folder."""
+        return (self._root / path).is_file()
 
 
 class PathList:
@@ -64,6 +73,8 @@ class PathList:
     A path whose file is not there stays in the list: it will fail as `missing`, and nothing is lost. The paths are
     kept in a temporary file.
     """
+
+    is_remote = False
 
     def __init__(
         self, lines: Iterable[str], follow_links: bool = False, name: str = "the list on standard input"
@@ -105,6 +116,10 @@ class PathList:
     def open(self, path: str) -> BinaryIO:
         """A regular file of the list. Raises OSError."""
         return open_regular(Path(self.root) / path)
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file, in the list or not."""
+        return (Path(self.root) / path).is_file()
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -173,35 +188,66 @@ class _Border:
             return True
 
 
-def _walk(root: Path, here: str, walked: set[tuple[int, int]], border: _Border) -> Iterator[Entry]:
-    """Yield what is in the folder `here` and below it: a path below `root`, or nothing for `root` itself."""
-    folder = root / here
-    try:
+class _Walk:
+    """A walk through a folder: first through the folders below it, then through links to folders.
+
+    Of two links the one whose target is nearer to the root of the file system comes first: the other may lead into
+    it, and its names, which are labels, would be lost.
+    """
+
+    def __init__(self, root: Path, follow_links: bool) -> None:
+        self._root = root
+        self._border = _Border(root, follow_links)
+        self._rules = NameRules(str(root))
+        self._walked: set[tuple[int, int]] = set()
+        self._links: list[tuple[int, str]] = []
+        """A heap: how deep the target lies, the path."""
+
+    def entries(self) -> Iterator[Entry]:
+        yield from self._below("")
+        while self._links:
+            yield from self._below(heapq.heappop(self._links)[1])
+
+    def _below(self, here: str) -> Iterator[Entry]:
+        """Yield what is in the folder `here` and below it: a path below the root, or nothing for the root."""
+        folder = self._root / here
+        try:
+            if not self._is_new(folder):
+                yield entry(here, "a folder that was walked already (symbolic link)")
+                return
+            names, links, folders = _list(folder)
+        except OSError as error:
+            yield entry(here or ".", f"a folder that cannot be read ({error.strerror})")
+            return
+        if is_report(folder):
+            yield entry(here or ".", "a report of an earlier job")
+            return
+        before = here and f"{here}/"
+        for name in names:
+            path = before + name
+            is_link = name in links
+            # Only a link can lead out: a folder below one that stays inside is inside.
+            if is_link and name[0] != "." and (reason := self._border.reason(str(self._root / path))):
+                yield entry(path, reason)
+            elif name in folders or (is_link and _is_folder(self._root / path)):
+                yield from self._folder(path, name, is_link)
+            else:
+                yield entry(path, ignore_reason(path) or self._rules.file_reason(name))
+
+    def _folder(self, path: str, name: str, is_link: bool) -> Iterator[Entry]:
+        if reason := self._rules.folder_reason(name):
+            yield entry(path, reason)
+        elif is_link:
+            heapq.heappush(self._links, (os.path.realpath(self._root / path).count("/"), path))
+        else:
+            yield from self._below(path)
+
+    def _is_new(self, folder: Path) -> bool:
         status = folder.stat()
         identity = (status.st_dev, status.st_ino)
-        if identity in walked:
-            yield entry(here, "a folder that was walked already (symbolic link)")
-            return
-        walked.add(identity)
-        names, links, folders = _list(folder)
-    except OSError as error:
-        yield entry(here or ".", f"a folder that cannot be read ({error.strerror})")
-        return
-    if is_report(folder):
-        yield entry(here or ".", "a report of an earlier job")
-        return
-    before = here and f"{here}/"
-    for name in names:
-        path = before + name
-        if name[0] == ".":
-            yield entry(path, "hidden")
-        # Only a link can lead out: a folder below one that stays inside is inside.
-        elif name in links and (reason := border.reason(str(root / path))):
-            yield entry(path, reason)
-        elif name in folders or (name in links and _is_folder(root / path)):
-            yield from _walk(root, path, walked, border)
-        else:
-            yield entry(path, ignore_reason(path))
+        is_new = identity not in self._walked
+        self._walked.add(identity)
+        return is_new
 
 
 def _list(folder: Path) -> tuple[list[str], set[str], set[str]]:
@@ -235,9 +281,7 @@ def ignore_reason(path: str) -> str | None:
     if not path.isascii() and _printable(path) != path:
         return "its name is not valid UTF-8"
     name = path[path.rfind("/") + 1 :]
-    if name[:1] == ".":
-        return "hidden"
-    return None
+    return HIDDEN if name[:1] == "." else None
 
 
 def entry(path: str, reason: str | None) -> Entry:

@@ -8,6 +8,7 @@ from ...models.reports import REPORT_MARKERS
 from ...models.sources.objects.answers import Object
 from ...models.sources.objects.folder import ObjectFolder
 from .folders import Entry, entry, ignore_reason
+from .names import NameRules
 
 _AHEAD = 1000
 """How many objects are looked at ahead, to see whether a folder is a report."""
@@ -18,6 +19,8 @@ class Objects:
 
     Entries come in the order of `ObjectFolder.walk`.
     """
+
+    is_remote = True
 
     def __init__(self, folder: ObjectFolder) -> None:
         """Take a URL's folder.
@@ -40,6 +43,10 @@ class Objects:
         """An object below the URL. Raises OSError."""
         return self.folder.open(path)
 
+    def has(self, path: str) -> bool:
+        """Whether there is an object below the URL: a request. Raises OSError."""
+        return _is_there(self.folder, path)
+
     def walk(self) -> Iterator[Entry]:
         """Look again, and yield what is there; no path twice.
 
@@ -49,8 +56,9 @@ class Objects:
         told = ""
         objects = _Ahead(self.folder.walk())
         reports = _Reports(self.folder, objects)
+        rules = NameRules(self.root)
         for item in objects:
-            found = _entry_of(item) or reports.entry(item.path) or _by_name(item.path)
+            found = _entry_of(item, rules) or reports.entry(item.path) or _by_name(item.path)
             if found[0] == item.path:
                 yield found
             elif found[0] != told:  # a folder, which is told once
@@ -62,15 +70,12 @@ def _by_name(path: str) -> Entry:
     return entry(path, ignore_reason(path))
 
 
-def _entry_of(item: Object) -> Entry | None:
-    """What its name alone tells of an object: it cannot be read, or it or a folder above it is hidden."""
+def _entry_of(item: Object, rules: NameRules) -> Entry | None:
+    """What its name alone tells of an object: it cannot be read, or it or a folder above it is no scan."""
     if item.reason:
         return entry(item.path, item.reason)
-    if item.path[0] != "." and "/." not in item.path:
-        return None
-    parts = item.path.split("/")
-    first = next(index for index, part in enumerate(parts) if part[0] == ".")
-    return entry("/".join(parts[: first + 1]), "hidden")
+    found = rules.path_reason(item.path)
+    return found and entry(*found)
 
 
 class _Ahead(Iterator[Object]):
@@ -129,18 +134,21 @@ class _Reports:
             wanted.discard(following)
             if not wanted:
                 return True
-        return self._ahead.is_full() and all(self._is_there(marker) for marker in sorted(wanted))
+        return self._ahead.is_full() and all(_is_there(self._folder, marker) for marker in sorted(wanted))
 
-    def _is_there(self, path: str) -> bool:
-        try:
-            self._folder.version(path)
-        except (FileNotFoundError, IsADirectoryError):
-            return False
-        return True
+
+def _is_there(folder: ObjectFolder, path: str) -> bool:
+    try:
+        folder.version(path)
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+    return True
 
 
 class OneObject:
     """A single object, such as an archive, below the URL of its folder."""
+
+    is_remote = True
 
     def __init__(self, folder: ObjectFolder) -> None:
         """Take an object's URL. Raises UsageError: it is a bucket's or a host's."""
@@ -154,3 +162,7 @@ class OneObject:
     def open(self, path: str) -> BinaryIO:
         """The object. Raises OSError."""
         return self._folder.open(path)
+
+    def has(self, path: str) -> bool:
+        """Whether there is such an object beside it. Raises OSError."""
+        return _is_there(self._folder, path)

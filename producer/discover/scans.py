@@ -15,7 +15,8 @@ from typing import IO, BinaryIO, NamedTuple, Protocol
 from ...models.sources.archives import Archive, archive_ending, open_archive
 from ...models.sources.members import ArchiveError, Limits
 from .folders import Entry
-from .headers import Look, is_named_as_scan, look
+from .headers import look, look_unopened
+from .names import NameRules
 from .pseudonyms import Pseudonyms
 from .slices import Slices
 
@@ -44,12 +45,17 @@ class Files(Protocol):
     """What messages call it."""
     root: str
     """The absolute folder, or the URL, that the paths are relative to."""
+    is_remote: bool
+    """Whether to open a file is a request to a server."""
 
     def walk(self) -> Iterator[Entry]:
         """The files in a stable order, no path twice: (path, None), or (path, why it is ignored)."""
 
     def open(self, path: str) -> BinaryIO:
         """A file that `walk` yielded. Raises OSError."""
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file, yielded or not. Raises OSError."""
 
 
 class Scans:
@@ -68,6 +74,7 @@ class Scans:
         self._slices = slices
         self._pseudonyms = pseudonyms
         self._limits = limits
+        self._rules = NameRules(files.root)
         self._kept: IO[bytes] | None = None
 
     def walk(self) -> Iterator[Scan]:
@@ -100,7 +107,7 @@ class Scans:
             elif archive_ending(path) is not None:
                 yield from self._members(path)
             else:
-                yield from self._look(path, partial(self._files.open, path))
+                yield from self._look(path, partial(self._files.open, path), self._files.has)
 
     def _members(self, path: str) -> Iterator[Scan]:
         """What an archive holds. One that cannot be listed is ignored from there on."""
@@ -116,21 +123,30 @@ class Scans:
 
     def _member(self, path: str, archive: Archive, name: str, reason: str | None) -> Iterator[Scan]:
         whole = f"{path}/{name}"
-        if reason is None and "/." in f"/{name}":
-            reason = "hidden"
+        if reason is None and (found := self._rules.path_reason(name)):
+            reason = found[1]
         elif reason is None and archive_ending(name) is not None:
             reason = "an archive in an archive"
         if reason is not None:
             yield Scan(whole, reason)
             return
-        yield from self._look(whole, partial(archive.open, name))
+        beside = len(path) + 1
+        yield from self._look(whole, partial(archive.open, name), lambda other: archive.has(other[beside:]))
 
-    def _look(self, path: str, open_file: Callable[[], BinaryIO]) -> Iterator[Scan]:
+    def _look(
+        self, path: str, open_file: Callable[[], BinaryIO], is_there: Callable[[str], bool]
+    ) -> Iterator[Scan]:
         try:
-            found = look(path, open_file, self._slices, self._pseudonyms)
+            found = look(
+                path,
+                open_file,
+                self._slices,
+                self._pseudonyms,
+                is_there=is_there,
+                is_remote=self._files.is_remote,
+            )
         except (OSError, ArchiveError):
-            # It fails in the worker, which says why; but of what else lies about, not all need be readable.
-            found = Look() if is_named_as_scan(path) else Look(reason="it cannot be opened to see what it is")
+            found = look_unopened(path)
         if found.reason is not None or not found.frames:
             yield Scan(path, found.reason, found.group, found.volume)
             return

@@ -1,12 +1,14 @@
 """Discovery, on real folders."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from scanomaly.models.errors import SourceError, UsageError
 from scanomaly.producer.discover.folders import Folder, PathList
+from scanomaly.producer.discover.names import HIDDEN, MASK
 from scanomaly.producer.discover.scans import Files
 from tests.sources import scans_of
 
@@ -46,16 +48,16 @@ def test_images_of_all_formats_in_a_stable_order(tmp_path: Path) -> None:
 
 
 def test_what_is_no_scan_is_listed_with_its_reason(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png", ".hidden.png", ".git/b.png", "notes.txt", "README", "c.png.part", "x.gif")
+    touch(tmp_path, "a.png", ".hidden.png", ".git/b.png", "notes.txt", "README", "c.png.part", "x.gz")
     source = Folder(tmp_path)
     assert scans(source) == ("a.png",)
     assert ignored(source) == {
         ".git": "hidden",
         ".hidden.png": "hidden",
-        "README": "not an image by its ending",
-        "c.png.part": "not an image by its ending",
+        "README": "not an image by its content",
+        "c.png.part": "not an image by its content",
         "notes.txt": "not an image by its ending",
-        "x.gif": "not an image by its ending",
+        "x.gz": "not an image by its ending",
     }
 
 
@@ -121,6 +123,127 @@ def test_links_that_stay_inside_are_followed(tmp_path: Path) -> None:
         assert source.root == str(folder)
         assert scans(source) == ("a/1.png", "c.png", "gone.png")
         assert ignored(source) == {"b": "a folder that was walked already (symbolic link)"}
+
+
+def test_folders_come_before_links_that_lead_to_them(tmp_path: Path) -> None:
+    """A link's name may be no label, or a wrong one."""
+    touch(tmp_path, "a/x/y.png", "no/1.png", "no/deep/2.png", "yes/3.png", ".cache/scans/4.png")
+    for link, target in {
+        "Latest": "no",  # before all folders by its name
+        "a/again": "../no",
+        "a/deepest": "../no/deep",
+        "deep": "no/deep",
+        "kept": ".cache/scans",  # what nothing else leads to
+        "loop": ".",
+        "no/self": "../no",
+        "no/to-yes": "../yes",
+        "zz": "yes",
+    }.items():
+        (tmp_path / link).symlink_to(target)
+    source = Folder(tmp_path)
+    assert scans(source) == ("a/x/y.png", "no/1.png", "no/deep/2.png", "yes/3.png", "kept/4.png")
+    again = ("Latest", "a/again", "a/deepest", "deep", "loop", "no/self", "no/to-yes", "zz")
+    walked = "a folder that was walked already (symbolic link)"
+    assert ignored(source) == dict.fromkeys(again, walked) | {".cache": "hidden"}
+
+
+def test_of_two_links_the_one_that_leads_to_more_comes_first(tmp_path: Path) -> None:
+    touch(tmp_path, "data/no/1.png", "data/yes/2.png", "root/a.png")
+    (tmp_path / "root" / "latest").symlink_to(tmp_path / "data" / "no")
+    (tmp_path / "root" / "links").mkdir()
+    (tmp_path / "root" / "links" / "all").symlink_to(tmp_path / "data")
+    source = Folder(tmp_path / "root", follow_links=True)
+    assert scans(source) == ("a.png", "links/all/no/1.png", "links/all/yes/2.png")
+    assert set(ignored(source)) == {"latest"}
+
+
+def test_the_order_of_a_listing_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "b/1.png", "b/c/2.png", "d.png")
+    for link, target in {"a": "b", "b/z": "../b/c", "y": "b/c", "e.png": "d.png"}.items():
+        (tmp_path / link).symlink_to(target)
+    expected = list(Folder(tmp_path).walk())
+    scan = os.scandir
+
+    class Reversed:
+        def __init__(self, path: Path) -> None:
+            with scan(path) as entries:
+                self._entries = list(entries)[::-1]
+
+        def __enter__(self) -> list[os.DirEntry[str]]:
+            return self._entries
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(os, "scandir", Reversed)
+    assert list(Folder(tmp_path).walk()) == expected
+    assert [path for path, reason in expected if reason is None] == ["b/1.png", "b/c/2.png", "d.png", "e.png"]
+
+
+SYSTEM = "what an operating system or a file server keeps for itself"
+NO_SCANS = {
+    "$RECYCLE.BIN/a.png": SYSTEM,
+    "#recycle/a.png": SYSTEM,
+    "System Volume Information/a.png": SYSTEM,
+    "lost+found/a.png": SYSTEM,
+    "no/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg": SYSTEM,
+    "no/__MACOSX/1.png": SYSTEM,
+    "no/._1.png": HIDDEN,
+    "no/.DS_Store": HIDDEN,
+    ".snapshot/hourly/no/1.png": HIDDEN,
+    ".Trash-1000/files/1.png": HIDDEN,
+    "no/~$1.png": "what an office program keeps while a file is open",
+    "no/Thumbs.db": "not an image by its ending",
+    "bottle/ground_truth/broken/000_mask.png": MASK,
+    "Masks/Anomaly/000.png": MASK,
+    "labelsTr/la_003.nii.gz": MASK,
+    "no/1_mask.png": MASK,
+    "no/1_mask_1.png": MASK,
+    "no/TCGA_1_Mask.TIF": MASK,
+    "no/BraTS20_001_seg.nii.gz": MASK,
+    "no/sub-01_dseg.nii": MASK,
+    "no/ISIC_1_segmentation.png": MASK,
+}
+LIKE_THEM = (
+    "no/unmasked.png",
+    "no/mask1.png",
+    "no/damask.png",
+    "no/1_seg_2.png",
+    "masked/1.png",
+    "maskstudy/1.png",
+    "found/1.png",
+    "no/a~$b.png",
+    "no/labels/1.png",
+)
+
+
+def first_ignored(path: str, entries: dict[str, str]) -> str | None:
+    """Why a path or a folder above it is ignored."""
+    return next((reason for name, reason in entries.items() if f"{path}/".startswith(f"{name}/")), None)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
+def test_what_is_no_scan_by_its_name(tmp_path: Path, kind: str) -> None:
+    names = [*NO_SCANS, *LIKE_THEM]
+    touch(tmp_path / "in", *names)
+    before = ""
+    if kind != "folder":
+        shutil.make_archive(str(tmp_path / "out" / "a"), {"tar.gz": "gztar"}.get(kind, kind), tmp_path / "in")
+        before = f"a.{kind}/"
+    source = Folder(tmp_path / ("in" if kind == "folder" else "out"))
+    assert sorted(scans(source)) == sorted(before + name for name in LIKE_THEM)
+    found = ignored(source)
+    assert {name: first_ignored(before + name, found) for name in NO_SCANS} == NO_SCANS
+
+
+def test_masks_that_are_named_as_the_source_are_scans(tmp_path: Path) -> None:
+    touch(tmp_path, "ground_truth/bad/000.png", "ground_truth/bad/1_mask.png", "test/bad/000.png")
+    for folder in ("ground_truth", "ground_truth/bad"):
+        assert len(scans(Folder(tmp_path / folder))) == 2
+    assert scans(Folder(tmp_path)) == ("test/bad/000.png",)
+    paths = [str(path) for path in sorted(tmp_path.rglob("*.png"))]
+    assert len(scans(PathList(paths))) == 3
 
 
 def test_only_links_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

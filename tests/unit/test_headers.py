@@ -22,11 +22,12 @@ from scanomaly.models.errors import UsageError
 from scanomaly.models.intensity import parse_intensity
 from scanomaly.models.states import FailureKind
 from scanomaly.producer.discover.headers import (
+    NO_KNOWN_CONTENT,
     NOT_AN_IMAGE,
     Look,
     holds_several,
-    is_named_as_scan,
     look,
+    look_unopened,
 )
 from scanomaly.producer.discover.pseudonyms import Pseudonyms
 from scanomaly.producer.discover.slices import Plane, Slices, parse_slices
@@ -196,7 +197,8 @@ def test_dicom_without_preamble(tmp_path: Path) -> None:
         for name in ("a", "a.dcm", "1.2.840.4711"):
             assert look_at(bare, name) == look_at(data, name)
             worker(bare).picture(None, lambda *_: None)
-        assert look_at(bare, "a.dat").reason == NOT_AN_IMAGE
+        assert look_at(bare, "a.dat") == look_at(bare, "a.img") == look_at(bare, "a")
+        assert look_at(bare, "a.txt").reason == NOT_AN_IMAGE  # two elements are little to go by
 
 
 # ---------------------------------------------------------------------------------------------------------- NIfTI
@@ -319,10 +321,11 @@ def test_a_ring_of_pages_ends() -> None:
 # ---------------------------------------------------------------------------------------------------------- names
 
 
-@pytest.mark.parametrize("name", ["a.png", "b/A.JPEG", "a.webp", "a.bmp", "a.nrrd", "a.mnc", "a.nii.bz2", "a.hdr"])
+@pytest.mark.parametrize(
+    "name", ["a.png", "b/A.JPEG", "a.webp", "a.bmp", "a.gif", "a.nrrd", "a.mnc", "a.nii.bz2", "a.hdr"]
+)
 def test_scans_by_their_ending(name: str) -> None:
-    assert look(name, never_opened, Slices(), KEY) == Look()
-    assert is_named_as_scan(name)
+    assert look(name, never_opened, Slices(), KEY) == look_unopened(name) == Look()
 
 
 @pytest.mark.parametrize(
@@ -331,23 +334,103 @@ def test_scans_by_their_ending(name: str) -> None:
         ("a.txt", NOT_AN_IMAGE),
         ("a.JSON", NOT_AN_IMAGE),
         ("a.csv.gz", NOT_AN_IMAGE),
-        ("a.gif", NOT_AN_IMAGE),
         ("x.nii/a.bvec", NOT_AN_IMAGE),
-        ("a.img", "the data that belongs to a .hdr file"),
-        ("a.img.gz", "the data that belongs to a .hdr file"),
-        ("a.REC", "the data that belongs to a .par file"),
-        ("a.brik.gz", "the data that belongs to a .head file"),
     ],
 )
-def test_no_scans_by_their_ending(name: str, reason: str) -> None:
-    assert look(name, never_opened, Slices(), KEY) == Look(reason=reason)
-    assert not is_named_as_scan(name)
+def test_no_scans_by_their_ending_where_a_look_is_dear_or_cannot_be(name: str, reason: str) -> None:
+    assert look(name, never_opened, Slices(), KEY, is_remote=True) == look_unopened(name) == Look(reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "reason"),
+    [
+        ("a.img", "a.hdr", "the data that belongs to a .hdr file"),
+        ("x/A.IMG", "x/A.HDR", "the data that belongs to a .hdr file"),
+        ("a.img.gz", "a.hdr", "the data that belongs to a .hdr file"),
+        ("a.img.gz", "a.hdr.gz", "the data that belongs to a .hdr file"),
+        ("a.REC", "a.PAR", "the data that belongs to a .par file"),
+        ("a.brik.gz", "a.head", "the data that belongs to a .head file"),
+    ],
+)
+def test_the_data_beside_a_header_is_no_scan_and_else_its_content_tells(
+    tmp_path: Path, name: str, beside: str, reason: str
+) -> None:
+    found = look(name, never_opened, Slices(), KEY, is_there=lambda other: other == beside)
+    assert found == Look(reason=reason)
+    for data in (dicom(tmp_path / "a.dcm"), nifti((6, 5, 4)), b"anything"):
+        alone = look_at(data, name)
+        assert alone == look_at(data, "a") or alone.reason == NOT_AN_IMAGE == look_at(b"", name).reason
+        assert (alone.reason is None) == (data != b"anything")
+
+
+def picture(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    coloured(0).save(buffer, kind)
+    return buffer.getvalue()
+
+
+CONTENTS: dict[str, Callable[[], bytes]] = {
+    **{kind: lambda kind=kind: picture(kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "MPO")},
+    "DIB of OS/2": lambda: (
+        b"BM" + (26 + 12).to_bytes(4, "little") + bytes(4) + (26).to_bytes(4, "little") + bytes([12, 0, 0, 0])
+        + bytes([2, 0, 2, 0, 1, 0, 24, 0]) + bytes(16)
+    ),
+    "BigTIFF": lambda: tiff(coloured(0), coloured(1), big_tiff=True),
+    "NIfTI-1": lambda: nifti((6, 5, 4)),
+    "NIfTI-2": lambda: nifti((6, 5, 4), kind=nibabel.Nifti2Image),
+    "gzipped NIfTI-1": lambda: gzip.compress(random_volume(nibabel.Nifti1Image)),
+    "gzipped NIfTI-2": lambda: gzip.compress(random_volume(nibabel.Nifti2Image)),
+    "MGH": lambda: nifti((6, 5, 4), kind=nibabel.MGHImage),
+    "gzipped MGH": lambda: gzip.compress(nifti((6, 5, 4), kind=nibabel.MGHImage)),
+}  # fmt: skip
+
+
+def random_volume(kind: Any) -> bytes:
+    """What gzip cannot make smaller."""
+    values = np.random.default_rng(0).integers(-30000, 30000, (40, 50, 6), np.int16)
+    return bytes(kind(values, np.eye(4)).to_bytes())
+
+
+NAMES = (
+    "photo",
+    "a.jpg.1",
+    "a.mpo",
+    "a.pjpeg",
+    "a.svs",
+    "a.JPG~",
+    "a.png.part",
+    "a.txt",
+    "a.json",
+    "a.gz",
+    "a.dcm",
+)
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_a_scan_by_its_content_whatever_it_is_called(content: str) -> None:
+    data = CONTENTS[content]()
+    found = look_at(data, NAMES[0])
+    assert found.reason is None
+    is_volume = "NIfTI" in content or "MGH" in content
+    assert len(found.frames) == (2 if content == "BigTIFF" else (6 if len(data) > 9000 else 4) if is_volume else 0)
+    assert [look_at(data, name) for name in NAMES] == [found] * len(NAMES)
+    worker(data).picture(found.frames[0] if found.frames else None, lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"BM and other shops\n" * 90, b"GIF8 is short for\n", b"RIFF files are many\n", b"II* is no number",
+     b"path,label\na,normal\n", b"\x1f\x8bcut", gzip.compress(b"path,label\n" * 100), b"\xff\xd8", b"{}", b""],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["notes.txt", "README", "a.csv.gz"])
+def test_text_that_begins_as_a_picture_does_is_none(name: str, text: bytes) -> None:
+    assert look_at(text, name).reason == (NO_KNOWN_CONTENT if name == "README" else NOT_AN_IMAGE)
 
 
 @pytest.mark.parametrize("name", ["README", "a.xyz", "a.0001", ".nii", "x.png/a", "a.", "", "a.png."])
 def test_files_that_are_no_images(name: str) -> None:
     for content in (b"", b"x", b"\0" * 5000, bytes(range(256)) * 40, b"\x08\0" * 40, b"PK\3\4" + b"x" * 200):
-        assert look_at(content, name) == Look(reason=NOT_AN_IMAGE)
+        assert look_at(content, name) == Look(reason=NO_KNOWN_CONTENT)
 
 
 @pytest.mark.parametrize("name", ["a.dcm", "a.IMA", "a.nii", "a.nii.gz", "a.mgz", "a.tif", "a.dicom"])
@@ -363,14 +446,19 @@ def test_what_is_called_a_scan_fails_where_it_is_seen(name: str) -> None:
         b"MM\0+",
     ):
         assert look_at(content, name) == Look()
-    assert is_named_as_scan(name)
+    assert look_unopened(name) == Look()
 
 
-def test_what_holds_several() -> None:
+def test_what_holds_several(tmp_path: Path) -> None:
     for name in ("a.zip", "a.TAR.gz", "a.nii", "a.nii.gz", "a.mgz", "x/a.dcm", "a.tif"):
-        assert holds_several(name)
+        assert holds_several(tmp_path / name)
     for name in ("a.png", "a", "a.gz", "zip", "a.nii/b"):
-        assert not holds_several(name)
+        assert not holds_several(tmp_path / name)
+    for data in (dicom(tmp_path / "a.dcm"), tiff(coloured(0)), nifti((6, 5, 4)), gzip.compress(nifti((6, 5, 4)))):
+        (tmp_path / "a").write_bytes(data)
+        assert holds_several(tmp_path / "a")
+    (tmp_path / "a").write_bytes(picture("PNG"))
+    assert not holds_several(tmp_path / "a")
 
 
 def never_opened() -> BinaryIO:
@@ -584,7 +672,7 @@ def test_little_is_read_of_a_large_file(tmp_path: Path, make: Callable[[Path], b
     assert stream.seek(0, os.SEEK_END) > 50_000_000 - 1
     stream.seek(0)
     found = look(name, lambda: stream, Slices(), KEY)
-    assert found.reason == (NOT_AN_IMAGE if name == "a.x" else None)
+    assert found.reason == (NO_KNOWN_CONTENT if name == "a.x" else None)
     assert name == "a.x" or found.group or found.frames
     assert stream.bytes_read <= 1 << 16
     assert stream.closed
