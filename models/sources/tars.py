@@ -222,7 +222,8 @@ def _entry(header: tarfile.TarInfo, extension: _Extension, position: int) -> _En
         size = 0
     is_sparse = extension.is_sparse or header.type == tarfile.GNUTYPE_SPARSE
     name = header.name if extension.name is None else extension.name
-    return _Entry(name, header.type, is_sparse, position, size)
+    # As some tools of Windows have it; on Unix a name may hold a backslash, but a scan's hardly does.
+    return _Entry(name.replace("\\", "/"), header.type, is_sparse, position, size)
 
 
 def _padded(size: int) -> int:

@@ -6,6 +6,7 @@ kilobyte of objects for each. Names of fields and section numbers are those of P
 
 import io
 import os
+import re
 import stat
 import struct
 import threading
@@ -46,6 +47,8 @@ _PATCH = 0x0020
 _UTF_8 = 0x0800
 _UNIX = 3
 _MACOS = 19
+
+_BACKSLASH = re.compile(rb"(?<![\x80-\xff])\\")
 
 _PIECE = 1024**2
 _DIRECTORY_PIECE = 1024**2
@@ -237,13 +240,16 @@ def _kind(entry: _Entry) -> int:
 
 def _decoded(raw: bytes, flags: int) -> str:
     """A name. Without the flag it should be in code page 437; many tools write UTF-8 nevertheless, which hardly any
-    other text happens to be."""
-    if flags & _UTF_8:
-        return raw.decode("utf-8", "surrogateescape")
+    other text happens to be.
+
+    Tools of Windows write `\\` between a path's parts, where 4.4.17 asks for `/`.
+    """
     try:
-        return raw.decode()
+        text = raw.decode("utf-8", "surrogateescape" if flags & _UTF_8 else "strict")
+        return text.replace("\\", "/")
     except UnicodeDecodeError:
-        return raw.decode("cp437")
+        # In the code pages of East Asia, of which none is told, a letter's second byte may be that of a backslash.
+        return _BACKSLASH.sub(b"/", raw).decode("cp437")
 
 
 def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, shift: int) -> _Entry:

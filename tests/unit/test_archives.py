@@ -419,9 +419,33 @@ class TestIgnored:
     )
     def test_names_that_lead_out(self, name: str) -> None:
         for kind, data in (("a.zip", zipped({name: b"1", "b": b"2"})), ("a.tar", tarred({name: b"1", "b": b"2"}))):
-            assert reasons(data, kind) == {name: "its name leads out of the archive", "b": None}
+            shown = name.replace("\\", "/")
+            assert reasons(data, kind) == {shown: "its name leads out of the archive", "b": None}
+            for other in (shown, shown.replace("..", "").strip("/"), shown.rpartition(":")[2]):
+                assert not opened(data, kind).has(other)
             damage(lambda data=data, kind=kind: opened(data, kind).read(name), MemberMissingError)
             assert not opened(data, kind).has(name)
+
+    @pytest.mark.parametrize("kind", ALL)
+    def test_backslashes_between_the_parts_of_a_path(self, kind: str) -> None:
+        files = {
+            "no\\1.png": b"1",
+            "no\\deep\\ü.png": b"2",
+            "yes/a\\3.png": b"3",
+            ".\\x\\.\\4.png": b"4",
+            "no\\": b"",
+        }
+        data = made(kind, files)
+        expected = {"no/1.png": b"1", "no/deep/ü.png": b"2", "yes/a/3.png": b"3", "x/4.png": b"4"}
+        assert contents(opened(data, kind)) == expected
+        assert reasons(data, kind) == dict.fromkeys(expected)
+
+    def test_a_letter_whose_second_byte_is_that_of_a_backslash(self) -> None:
+        """In code page 932: of two, the first is a letter's, the second lies between a folder and a file."""
+        data = zipped({"ab.png": b"1", "a/cd.png": b"2"})
+        for name, other in ((b"ab.png", b"\x95\\.png"), (b"a/cd.png", b"a\\\x95\\.png")):
+            data = data.replace(name, other)
+        assert contents(opened(data)) == {"ò\\.png": b"1", "a/ò\\.png": b"2"}
 
     def test_names_that_are_none(self) -> None:
         data = zipped({"ab.png": b"1", "b": b"2"})

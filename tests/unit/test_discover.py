@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,22 @@ def test_of_two_links_the_one_that_leads_to_more_comes_first(tmp_path: Path) -> 
     source = Folder(tmp_path / "root", follow_links=True)
     assert scans(source) == ("a.png", "links/all/no/1.png", "links/all/yes/2.png")
     assert set(ignored(source)) == {"latest"}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_a_link_in_an_archive_takes_no_place(tmp_path: Path, kind: str) -> None:
+    touch(tmp_path / "in", "no/1.png", "yes/2.png")
+    (tmp_path / "in" / "latest").symlink_to("no")
+    (tmp_path / "in" / "a.png").symlink_to("no/1.png")
+    (tmp_path / "out").mkdir()
+    program = ["zip", "-qry"] if kind == "zip" else ["tar", "-cf" if kind == "tar" else "-czf"]
+    if shutil.which(program[0]) is None:
+        pytest.skip(f"needs {program[0]}")
+    names = ["latest", "a.png", "no", "yes"]
+    subprocess.run([*program, tmp_path / "out" / f"a.{kind}", *names], cwd=tmp_path / "in", check=True)
+    source = Folder(tmp_path / "out")
+    assert scans(source) == (f"a.{kind}/no/1.png", f"a.{kind}/yes/2.png")
+    assert set(ignored(source)) == {f"a.{kind}/latest", f"a.{kind}/a.png"}
 
 
 def test_the_order_of_a_listing_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
