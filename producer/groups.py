@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ..models.errors import UsageError
-from .labels import below, read_columns
+from .label_table import LabelTable, ScanPaths, canonical
 
 
 class Groups:
@@ -24,7 +24,7 @@ class Groups:
         """
         self._rule = rule
         self._seen = 0
-        self._of_path = None if labels_file is None else _column(Path(root), rule, labels_file)
+        self._of_path = None if labels_file is None else _column(root, rule, labels_file)
         self.note = f"groups by --group {rule}" if self._of_path is None else f"groups from the column {rule}"
         try:
             self._pattern = re.compile(rule)
@@ -52,19 +52,22 @@ class Groups:
 
     def _find(self, path: str) -> str | None:
         if self._of_path is not None:
-            return self._of_path.get(path)
+            return self._of_path.get(canonical(path))
         match = self._pattern.search(path)
         if match is None:
             return None
         return (match[1] if self._pattern.groups else match[0]) or None
 
 
-def _column(root: Path, name: str, file: Path) -> dict[str, str] | None:
+def _column(root: str, name: str, file: Path) -> dict[str, str] | None:
     """The group of each path that the file names; None where it has no such column."""
-    found: dict[str, str] = {}
-    for line in read_columns(file):
-        if name not in line.columns:
-            return None
-        if group := (line.columns[name] or "").strip():
-            found[below(root, line.columns["path"] or "")] = group
-    return found
+    table = LabelTable(file)
+    place = table.column(name)
+    if place is None:
+        return None
+    paths = ScanPaths(root)
+    return {
+        paths.key(row.path): group
+        for row in table.rows()
+        if place < len(row.fields) and (group := row.fields[place].strip())
+    }

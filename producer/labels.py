@@ -1,27 +1,55 @@
 """Gives scans their labels: by patterns, by a CSV file, or by the names of their folders."""
 
-import csv
 import os
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from ..models.errors import UsageError
 from ..models.states import Label
+from .label_table import LabelTable, ScanPaths, canonical
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# As `label_of` makes them: small letters and digits alone. They are listed in docs/formats.md.
+_ADJECTIVES = {
+    Label.NORMAL: _words("normal normals healthy good"),
+    Label.ANOMALY: _words("abnormal anomalous unhealthy bad defective diseased"),
+}
+_FINDINGS = _words("tumor tumors tumour tumours anomaly anomalies defect defects lesion lesions abnormality")
+_CAN_BE_OF_ALL = _words("finding findings disease pathology cancer")
+"""No label alone: a folder of the name may hold scans of all kinds."""
 _WORDS = {
-    Label.NORMAL: ("no", "normal", "good", "healthy"),
-    Label.ANOMALY: ("yes", "tumor", "tumour", "anomaly", "abnormal", "bad"),
+    Label.NORMAL: _ADJECTIVES[Label.NORMAL]
+    | _words("no ok negative control controls uninfected nondemented")
+    | {before + word for before in ("no", "non", "without") for word in _FINDINGS | _CAN_BE_OF_ALL}
+    | {word + "free" for word in _FINDINGS | _CAN_BE_OF_ALL},
+    Label.ANOMALY: _ADJECTIVES[Label.ANOMALY]
+    | _FINDINGS
+    | _words("yes positive ungood notnormal nonnormal notgood nogood"),
 }
 _LABEL_OF_WORD = {word: label for label, words in _WORDS.items() for word in words}
+_OF_WHAT = re.compile(r"[0-9]*(.+?)(?:(?:case|image|scan|slice|patient|subject|sample|control|brain)s?)?[0-9]*")
 
 _HOW_TO_NAME_THEM = (
-    "name them with --normal GLOB-OR-SUBFOLDER or --labels FILE.csv, or put them into a sub-folder named "
-    + ", ".join(_WORDS[Label.NORMAL][:-1])
-    + f" or {_WORDS[Label.NORMAL][-1]}"
+    "name them with --normal GLOB-OR-FOLDER or --labels FILE.csv, or put them into a folder named no, normal, good "
+    "or healthy"
 )
+
+
+def label_of(text: str) -> Label | None:
+    """The label that a word stands for, whatever its capitals, spaces and signs: `No_Tumor`, `Normal cases`."""
+    word = re.sub(r"[\W_]+", "", text.casefold())
+    if word in _LABEL_OF_WORD:
+        return _LABEL_OF_WORD[word]
+    match = _OF_WHAT.fullmatch(word)
+    return match and next((label for label, words in _ADJECTIVES.items() if match[1] in words), None)
 
 
 class Labels(ABC):
@@ -66,7 +94,8 @@ def make_labels(
 
     Args:
         root: the folder, or the URL, that the scans' paths are relative to.
-        normal: globs on the path or the name, or sub-folders; archives and volumes are folders too.
+        normal: globs on the path or the name, or folders: `good` and `train/good` at any depth, `./good` the one
+            below the root. Archives and volumes are folders too.
         anomaly: the same for anomalies.
         labels_file: a CSV file with the columns `path` and `label`.
 
@@ -76,7 +105,7 @@ def make_labels(
     if labels_file is not None and (normal or anomaly):
         raise UsageError("--labels and --normal/--anomaly exclude each other: give one or the other")
     if labels_file is not None:
-        return _ByFile(Path(root), labels_file)
+        return _ByFile(root, labels_file)
     if normal or anomaly:
         return _ByPatterns(Path(root), normal, anomaly)
     return _ByFolders()
@@ -98,7 +127,8 @@ class _ByPatterns(Labels):
                 self._used.add(option)
                 if found not in (None, label):
                     raise UsageError(
-                        f"{path} is normal by --normal and an anomaly by --anomaly: narrow one of them"
+                        f"{path} is normal by --normal and an anomaly by --anomaly: narrow one of them, such as to "
+                        "./NAME, the folder right below the source"
                     )
                 found = label
         return found
@@ -114,20 +144,29 @@ class _ByPatterns(Labels):
 
 
 def _matcher(root: Path, pattern: str) -> Callable[[str], bool]:
-    """A pattern is a folder below the root, a folder as the shell completes it, or a glob."""
-    folder = _below_root(root, pattern)
+    """A pattern is a folder as the shell completes it, a folder's name, or a glob."""
+    folder = _folder(root, pattern)
     if folder is not None:
         return lambda path: folder == "." or path.startswith(folder + "/")
-    inside = pattern.strip("/") + "/"  # a folder that this machine does not see: in an archive, in an object store
+    # A folder that this machine does not see is in an archive, or in an object store.
+    glob = pattern.removeprefix("./") + "*" * pattern.endswith("/")
+    inside = pattern.removeprefix("./").strip("/") + "/"
+    if pattern.startswith("./"):
+        return lambda path: path.startswith(inside) or fnmatchcase(path, glob)
     if "/" in pattern:
-        return lambda path: path.startswith(inside) or fnmatchcase(path, pattern)
-    return lambda path: path.startswith(inside) or fnmatchcase(PurePosixPath(path).name, pattern)
+        return lambda path: f"/{inside}" in f"/{path}" or fnmatchcase(path, glob)
+    return lambda path: f"/{inside}" in f"/{path}" or fnmatchcase(PurePosixPath(path).name, pattern)
 
 
-def _below_root(root: Path, pattern: str) -> str | None:
-    for candidate in (root / pattern, Path(os.path.abspath(pattern))):
-        if candidate.is_dir() and candidate.is_relative_to(root):
-            return Path(os.path.normpath(candidate)).relative_to(root).as_posix()
+def _folder(root: Path, pattern: str) -> str | None:
+    """The one folder that a pattern means; None for a glob, and for a name, which any folder below may have."""
+    below, here = (Path(os.path.abspath(path)) for path in (root / pattern, pattern))
+    is_name = not pattern.startswith(("/", "./", "../")) and pattern != "."
+    if is_name and (below.is_dir() or below == here):
+        return None
+    for folder in (below, here):
+        if folder.is_dir() and folder.is_relative_to(root):
+            return folder.relative_to(root).as_posix()
     return None
 
 
@@ -146,9 +185,9 @@ class _ByFolders(Labels):
 
     def _label_of(self, folder: str) -> Label | None:
         for part in reversed(folder.split("/")):
-            if part.lower() in _LABEL_OF_WORD:
+            if (label := label_of(part)) is not None:
                 self._used.add(part)
-                return _LABEL_OF_WORD[part.lower()]
+                return label
         return None
 
     def _check_parts(self, count: int) -> None:
@@ -156,30 +195,35 @@ class _ByFolders(Labels):
 
     @property
     def note(self) -> str:
-        folders = [f"{name}/ as {_LABEL_OF_WORD[name.lower()]}" for name in sorted(self._used)]
+        folders = [f"{name}/ as {label_of(name)}" for name in sorted(self._used)]
         return "labels from the folders' names: " + (", ".join(folders) or "none known")
 
 
 class _ByFile(Labels):
-    def __init__(self, root: Path, file: Path) -> None:
+    def __init__(self, root: str, file: Path) -> None:
         self._root = root
         self._file = file
         self._labels: dict[str, Label | None] = {}
-        for line, path, text in _read_labels(file):
-            label = _read_label(text, f"{file}, line {line}")
-            if self._labels.setdefault(below(root, path), label) != label:
-                raise UsageError(f"{file}, line {line}: {path} has another label further up")
+        self._lines = array("L")
+        """Of the same order."""
+        paths = ScanPaths(root)
+        for row in LabelTable(file).rows():
+            label = _read_label(row.label, f"{file}, line {row.line}")
+            key = paths.key(row.path)
+            if self._labels.setdefault(key, label) != label:
+                raise UsageError(f"{file}, line {row.line}: {row.path} has another label further up")
+            if len(self._lines) < len(self._labels):
+                self._lines.append(row.line)
         self._unknown = set(self._labels)
 
     def label(self, path: str) -> Label | None:
-        self._unknown.discard(path)
-        return self._labels.get(path)
+        key = canonical(path)
+        self._unknown.discard(key)
+        return self._labels.get(key)
 
     def _check_parts(self, count: int) -> None:
-        if not self._unknown:
-            return
-        for line, path, _ in _read_labels(self._file):
-            if below(self._root, path) in self._unknown:
+        for path, line in zip(self._labels, self._lines, strict=True):
+            if path in self._unknown:
                 raise UsageError(
                     f"{self._file}, line {line}: {path} is none of the {count} images under {self._root}"
                 )
@@ -189,48 +233,10 @@ class _ByFile(Labels):
         return f"labels from {self._file.name}"
 
 
-class Line(NamedTuple):
-    """A line of a labels file: its number, and its fields by the names of the columns."""
-
-    number: int
-    columns: dict[str, str | None]
-
-
-def read_columns(file: Path) -> Iterator[Line]:
-    """The lines of a CSV file that has the columns `path` and `label`.
-
-    Raises:
-        UsageError: it cannot be read, or has other columns.
-    """
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True)
-            if not {"path", "label"} <= set(reader.fieldnames or ()):
-                raise UsageError(f"{file}: its first line must name the columns path,label")
-            for row in reader:
-                yield Line(reader.line_num, row)
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{file} is not a CSV file in UTF-8 ({error})") from None
-
-
-def _read_labels(file: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield the number of each line, its path and its label."""
-    for number, columns in read_columns(file):
-        yield number, columns["path"] or "", columns["label"] or ""
-
-
 def _read_label(text: str, where: str) -> Label | None:
-    word = text.strip().lower()
-    if not word:
+    if not text:
         return None
-    if word not in _LABEL_OF_WORD:
+    label = label_of(text)
+    if label is None:
         raise UsageError(f"{where}: unknown label {text!r}; use normal, anomaly or nothing")
-    return _LABEL_OF_WORD[word]
-
-
-def below(root: Path, path: str) -> str:
-    """A path of a labels file as scans have it: relative to the root, where it is below it."""
-    absolute = Path(os.path.normpath(root / path))
-    return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else path
+    return label

@@ -123,7 +123,7 @@ def job_options(function: Function) -> Function:
             "--anomaly", multiple=True, metavar="GLOB", help="Scans known to be anomalies: a glob or a sub-folder."
         ),
         click.option(
-            "--normal", multiple=True, metavar="GLOB", help="Scans known to be normal: a glob or a sub-folder."
+            "--normal", multiple=True, metavar="GLOB", help="Scans known to be normal: a folder, or a glob."
         ),
         encoder_options,
     ):
