@@ -1,12 +1,77 @@
-"""Tells DICOM by its content, for who submits and for workers alike."""
+"""What who submits and the workers must know of DICOM alike: what is DICOM, and how its elements are written."""
 
-from typing import Literal
+import re
+import zlib
+from typing import Literal, TypeAlias, cast
+
+Order: TypeAlias = Literal["little", "big"]
 
 _PREAMBLE_BYTES = 128
 _GROUPS = (0x0002, 0x0008)
 _VRS = frozenset(b"AE AS CS DA DS DT IS LO LT OB OW PN SH ST TM UI UL UN US UT".split())
-_LONG_VRS = (b"OB", b"OW", b"UN", b"UT")
 _MOST_BYTES = 256
+_MOST_FRAMES = 100_000
+
+LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+"""Value representations whose length has four bytes, after two that are not used: PS3.5, 7.1.2."""
+
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
+UNDEFINED_LENGTH = 0xFFFF_FFFF
+_IMPLICIT = ("", "1.2.840.10008.1.2", "1.2.840.113619.5.2")
+"""The last is GE's, whose pixels only are big-endian."""
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_FIRST_GROUP = {b"\x08\0": "little", b"\0\x08": "big"}
+PIXEL_DATA = frozenset({0x7FE0_0008, 0x7FE0_0009, 0x7FE0_0010})
+"""Tags of pixels: floats of 32 and of 64 bits, and the usual integers."""
+
+
+def is_vr(letters: bytes) -> bool:
+    """Whether two bytes can be a value representation: PS3.5, 6.2."""
+    return len(letters) == 2 and all(0x41 <= letter <= 0x5A for letter in letters)
+
+
+def deflate_bits(syntax: str, head: bytes) -> int | None:
+    """How zlib reads what follows the file's meta information, as its `wbits`; None where it is not deflated.
+
+    Args:
+        syntax: the transfer syntax that the file names, or an empty text.
+        head: the first two bytes of what follows: files are written otherwise than they say.
+    """
+    if syntax != _DEFLATED or head in _FIRST_GROUP:
+        return None
+    has_zlib_header = len(head) == 2 and head[0] & 0x0F == 8 and int.from_bytes(head) % 31 == 0
+    return zlib.MAX_WBITS if has_zlib_header else -zlib.MAX_WBITS
+
+
+def element_encoding(syntax: str, head: bytes) -> tuple[Order, bool]:
+    """How the elements of a data set are written: in which order of bytes, and whether all without their VR.
+
+    Args:
+        syntax: the transfer syntax that the file names, or an empty text.
+        head: the first six bytes of the data set, which decide where they differ from the syntax.
+    """
+    order = _FIRST_GROUP.get(head[:2]) or ("big" if syntax == _BIG_ENDIAN else "little")
+    is_implicit = not is_vr(head[4:6]) and (syntax in _IMPLICIT or head[:2] in _FIRST_GROUP)
+    return cast(Order, order), is_implicit
+
+
+def frame_count(value: bytes) -> int | None:
+    """How many frames a file has by its Number of Frames (0028,0008).
+
+    Args:
+        value: the element's, as it is stored; empty where there is none.
+
+    Returns:
+        At least 1; None where the value is no number of frames.
+    """
+    text = value.strip(b" \0")
+    if not text:
+        return 1
+    match = re.fullmatch(rb"\+?0*([0-9]{1,9})(\.0*)?", text)
+    if match is None or int(match[1]) > _MOST_FRAMES:
+        return None
+    return max(1, int(match[1]))
 
 
 def is_dicom(head: bytes) -> bool:
@@ -23,7 +88,7 @@ def is_bare_dicom(head: bytes) -> bool:
     return _two_elements(head, "little") or _two_elements(head, "big")
 
 
-def _two_elements(head: bytes, order: Literal["little", "big"]) -> bool:
+def _two_elements(head: bytes, order: Order) -> bool:
     first = _element(head, 0, order)
     if first is None:
         return False
@@ -31,7 +96,7 @@ def _two_elements(head: bytes, order: Literal["little", "big"]) -> bool:
     return second is not None and first[0] < second[0]
 
 
-def _element(head: bytes, start: int, order: Literal["little", "big"]) -> tuple[tuple[int, int], int] | None:
+def _element(head: bytes, start: int, order: Order) -> tuple[tuple[int, int], int] | None:
     """An element's tag and where the next begins; None where there can be none."""
 
     def number(begin: int, size: int) -> int:
@@ -41,7 +106,7 @@ def _element(head: bytes, start: int, order: Literal["little", "big"]) -> tuple[
     if len(head) < start + 8 or tag[0] not in _GROUPS:
         return None
     vr = head[start + 4 : start + 6]
-    if vr in _LONG_VRS:
+    if vr in LONG_VRS:
         length, begin = number(start + 8, 4), start + 12
     elif vr in _VRS:
         length, begin = number(start + 6, 2), start + 8

@@ -6,14 +6,22 @@ pydicom, which the workers decode with, would log and warn with values in its te
 threads of a process share, and read whole what a file says is long.
 """
 
-import re
-from collections.abc import Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from ...models.sources.dicom import is_dicom
+from ...models.sources.dicom import (
+    ITEM_END,
+    LONG_VRS,
+    PIXEL_DATA,
+    SEQUENCE_END,
+    UNDEFINED_LENGTH,
+    Order,
+    deflate_bits,
+    element_encoding,
+    frame_count,
+    is_dicom,
+    is_vr,
+)
 from .reader import CutError, Inflating, Reader
-
-_Order: TypeAlias = Literal["little", "big"]
 
 # Tags as PS3.6 has them.
 _MEDIA_STORAGE_CLASS = 0x0002_0002
@@ -30,23 +38,12 @@ _COLUMNS = 0x0028_0011
 _OF_WHAT = frozenset((_MEDIA_STORAGE_CLASS, _TRANSFER_SYNTAX, _CLASS))
 _OF_WHOM = frozenset((_INSTANCE, _PATIENT, _ISSUER, _STUDY, _SERIES))
 _WANTED = _OF_WHAT | _OF_WHOM | {_NUMBER_OF_FRAMES, _ROWS, _COLUMNS}
-_PIXELS = (0x7FE0_0008, 0x7FE0_0009, 0x7FE0_0010)  # of 64 and 32 bits with a point, and the usual ones
 
-_ITEM = 0xFFFE_E000
-_ITEM_END = 0xFFFE_E00D
-_SEQUENCE_END = 0xFFFE_E0DD
-_UNTIL_ITS_END = 0xFFFF_FFFF
-_LONG_KINDS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-
-_IMPLICIT = ("1.2.840.10008.1.2", "1.2.840.113619.5.2")  # the second is GE's, whose pixels only are big-endian
-_BIG_ENDIAN = "1.2.840.10008.1.2.2"
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
 _MOST_ELEMENTS = 1_000_000
 _MOST_DEPTH = 1000
 _MOST_VALUE_BYTES = 1024
-_MOST_FRAMES = 100_000
 _PREAMBLE_BYTES = 128
 
 
@@ -91,7 +88,7 @@ def read_dicom(reader: Reader) -> Dicom:
 
     return Dicom(
         has_picture,
-        _frames(values),
+        frame_count(values.get(_NUMBER_OF_FRAMES, b"")),
         text(_CLASS) or text(_MEDIA_STORAGE_CLASS),
         text(_PATIENT),
         text(_ISSUER),
@@ -119,7 +116,7 @@ class _Elements:
     def __init__(self, reader: Reader, values: dict[int, bytes]) -> None:
         self._reader = reader
         self._values = values
-        self._order: _Order = "little"
+        self._order: Order = "little"
         self._implicit = False
         self._depth = 0
 
@@ -137,9 +134,9 @@ class _Elements:
                     raise CutError
                 return False
             tag, kind, length = self._header()
-            if self._depth == 0 and (tag in _PIXELS or (tag > _COLUMNS and self._has_measures())):
+            if self._depth == 0 and (tag in PIXEL_DATA or (tag > _COLUMNS and self._has_measures())):
                 return True
-            if tag == _ITEM_END and self._depth == 0:
+            if tag == ITEM_END and self._depth == 0:
                 return False
             self._pass(tag, kind, length)
         raise CutError
@@ -152,12 +149,10 @@ class _Elements:
         if _text(self._values.get(_MEDIA_STORAGE_CLASS, b"")) == _DIRECTORY:
             return False
         syntax = _text(self._values.get(_TRANSFER_SYNTAX, b""))
-        if syntax == _DEFLATED:
-            self._reader = Reader(Inflating(self._reader, -15))
-        elif syntax == _BIG_ENDIAN or (not syntax and self._reader.peek(2) == b"\0\b"):
-            self._order = "big"
-        # Some files are written otherwise than they say.
-        self._implicit = (syntax in _IMPLICIT or not syntax) and not _is_kind(self._reader.peek(6)[4:])
+        bits = deflate_bits(syntax, self._reader.peek(2))
+        if bits is not None:
+            self._reader = Reader(Inflating(self._reader, bits))
+        self._order, self._implicit = element_encoding(syntax, self._reader.peek(6))
         return True
 
     def _header(self) -> tuple[int, bytes, int]:
@@ -166,16 +161,16 @@ class _Elements:
         tag = self._number(head[:2]) << 16 | self._number(head[2:4])
         kind = head[4:6]
         # Whatever the file says of itself, some of its sequences may be written implicitly.
-        if self._implicit or tag >> 16 == 0xFFFE or not _is_kind(kind):
+        if self._implicit or tag >> 16 == 0xFFFE or not is_vr(kind):
             return tag, b"", self._number(head[4:])
-        if kind in _LONG_KINDS:
+        if kind in LONG_VRS:
             return tag, kind, self._number(self._reader.read(4))
         return tag, kind, self._number(head[6:])
 
     def _pass(self, tag: int, kind: bytes, length: int) -> None:
-        if tag in (_ITEM_END, _SEQUENCE_END):
+        if tag in (ITEM_END, SEQUENCE_END):
             self._depth = max(0, self._depth - 1)
-        elif length == _UNTIL_ITS_END:
+        elif length == UNDEFINED_LENGTH:
             self._depth += 1
             if self._depth > _MOST_DEPTH:
                 raise CutError
@@ -191,11 +186,6 @@ class _Elements:
         return int.from_bytes(content, self._order)
 
 
-def _is_kind(letters: bytes) -> bool:
-    """Whether two bytes can be a value representation: PS3.5, 6.2."""
-    return len(letters) == 2 and all(0x41 <= letter <= 0x5A for letter in letters)
-
-
 def _text(value: bytes) -> str:
     """A value as text: any text, as long as the same value has the same."""
     try:
@@ -203,13 +193,3 @@ def _text(value: bytes) -> str:
     except UnicodeDecodeError:
         text = value.decode("latin-1")
     return text.strip(" \0")
-
-
-def _frames(values: Mapping[int, bytes]) -> int | None:
-    text = _text(values.get(_NUMBER_OF_FRAMES, b""))
-    if not text:
-        return 1
-    match = re.fullmatch(r"\+?0*([0-9]{1,9})(\.0*)?", text, re.ASCII)
-    if match is None or int(match[1]) > _MOST_FRAMES:
-        return None
-    return max(1, int(match[1]))

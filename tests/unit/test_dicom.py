@@ -46,8 +46,9 @@ from pydicom.uid import (
 
 from scanomaly.models.intensity import Intensity, parse_intensity
 from scanomaly.models.states import FailureKind
-from scanomaly.worker.encoding.formats import dicom_codecs
 from scanomaly.worker.encoding.formats.content import EmptySlice
+from scanomaly.worker.encoding.formats.dicom_codecs import decode
+from scanomaly.worker.encoding.formats.dicom_form import Form
 from scanomaly.worker.encoding.formats.opening import open_content
 from scanomaly.worker.encoding.images import ImageFailure
 
@@ -65,8 +66,6 @@ FAILURES = {
     "MR_truncated.dcm": CUT,
     # Four bytes of the codestream's own size were replaced.
     "JPEG2000-embedded-sequence-delimiter.dcm": CUT,
-    # NumberOfFrames is `1A`.
-    "badVR.dcm": NOT,
     # One byte comes before the first element.
     "no_meta.dcm": NOT,
     # A private sequence, and pixels without Rows and Columns.
@@ -203,7 +202,7 @@ def plain_grey_files() -> list[Path]:
     """Those with uncompressed grey pixels in whole bytes, or bits in little endian, that are square."""
     chosen = []
     for path in bundled_files():
-        if path.name in FAILURES or HEADERS_ALONE in path.parts:
+        if path.name in FAILURES or path.name == "badVR.dcm" or HEADERS_ALONE in path.parts:
             continue
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
         syntax = dataset.file_meta.TransferSyntaxUID
@@ -229,7 +228,7 @@ class TestBundled:
             else:
                 assert expected is None, path.name
                 pictures += 1
-        assert pictures == 102
+        assert pictures == 103
 
     def test_grey_is_as_a_plain_reading_has_it(self) -> None:
         syntaxes: Counter[UID] = Counter()
@@ -613,7 +612,7 @@ class TestSyntaxes:
         [
             *("1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.4.107"),  # MPEG-2, -4, HEVC
             *("1.2.840.10008.1.2.4.92", "1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.110"),  # part 2, JPIP, XL
-            *("1.2.840.10008.1.2.4.111", "1.2.840.10008.1.2.4.112", "1.2.840.10008.1.2.8.1"),
+            *("1.2.840.10008.1.2.4.111", "1.2.840.10008.1.2.4.112"),
             "1.2.3.4.5",
         ],
     )
@@ -638,7 +637,7 @@ class TestSyntaxes:
 
 
 class TestLies:
-    @pytest.mark.parametrize("changes", [{"Rows": 0}, {"Columns": 0}, {"SamplesPerPixel": 2}, {"BitsAllocated": 0}])
+    @pytest.mark.parametrize("changes", [{"Rows": 0}, {"Columns": 0}, {"Rows": None}])
     def test_no_picture(self, changes: dict[str, object]) -> None:
         assert failure(made(RAMP, **changes)).kind == NOT
 
@@ -647,12 +646,22 @@ class TestLies:
         assert failure(made(RAMP, Rows=60000, Columns=60000)).kind == FailureKind.TOO_LARGE
         assert failure(made(RAMP), limit=255).kind == FailureKind.TOO_LARGE
 
-    @pytest.mark.parametrize("frames", ["2", "100000", "2147483647"])
+    @pytest.mark.parametrize("frames", ["2", "100000"])
     def test_more_frames_than_there_are(self, frames: str) -> None:
-        for frame in ("frame/0", "frame/1", f"frame/{int(frames) - 1}"):
-            assert failure(made(RAMP, NumberOfFrames=frames), frame).kind == CUT
+        """What is there is read."""
+        plain = made(RAMP, NumberOfFrames=frames)
         codestream = compressed(HT_LOSSLESS, HTJ2KLossless, 8, 8, 16, NumberOfFrames=frames)
-        assert failure(codestream, f"frame/{int(frames) - 1}").kind == CUT
+        assert np.array_equal(shown(plain, "frame/0"), shown(made(RAMP)))
+        assert np.array_equal(shown(codestream, "frame/0"), shown(compressed(HT_LOSSLESS, HTJ2KLossless, 8, 8, 16)))
+        for data in (plain, codestream):
+            for index in (1, int(frames) - 1):
+                assert failure(data, f"frame/{index}").kind == CUT
+
+    def test_a_number_of_frames_that_cannot_be_is_one(self) -> None:
+        for frames in ("2147483647", "0", ""):
+            data = made(RAMP, NumberOfFrames=frames)
+            assert np.array_equal(shown(data), shown(made(RAMP)))
+            assert failure(data, "frame/1").kind == FailureKind.MISSING
 
     def test_another_size_in_the_codestream(self) -> None:
         for codestream, syntax in ((HT_LOSSLESS, HTJ2KLossless), (LOSSLESS_6, JPEGLossless)):
@@ -684,7 +693,7 @@ class TestLies:
         assert shown(data).any()
         assert failure(data[:first] + bytes(4) + data[first + 4 :]).kind == CUT
 
-    def test_many_small_elements_are_reserved(self) -> None:
+    def test_many_small_elements_take_no_memory(self) -> None:
         """10 MB of them took 400 MB."""
         data = made(RAMP)
         item = b"".join(struct.pack("<HH2sH", 9, 0x1000 + number, b"LO", 0) for number in range(400))
@@ -692,9 +701,11 @@ class TestLies:
         sequence = struct.pack("<HH2sHL", 0x5200, 0x9230, b"SQ", 0, 0xFFFFFFFF) + 100 * item
         start = data.rfind(b"\xe0\x7f\x10\0")
         full = data[:start] + sequence + b"\xfe\xff\xdd\xe0\0\0\0\0" + data[start:]
+        tracemalloc.start()
         assert np.array_equal(shown(full), shown(data))
-        with pytest.raises(EnoughError):
-            open_content(full, AUTO, LIMIT, Bounded(10_000_000), False)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1 << 20
 
     @pytest.mark.parametrize("seed", range(20))
     def test_run_lengths_are_as_pydicom_alone_reads_them(self, seed: int) -> None:
@@ -712,10 +723,11 @@ class TestLies:
             segments.append(segment + b"\0" * (len(segment) % 2))
         offsets = [2, 64, 64 + len(segments[0]), *[0] * 13]
         data = compressed(struct.pack("<16L", *offsets) + b"".join(segments), RLELossless, height, width, 16)
-        values = pydicom.dcmread(io.BytesIO(data))
-        decoder = get_decoder(RLELossless)
-        theirs = decoder.as_array(values, decoding_plugin="pydicom")[0]
-        assert np.array_equal(decoder.as_array(values, decoding_plugin=dicom_codecs.NAME)[0], theirs)
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        theirs = get_decoder(RLELossless).as_array(dataset, decoding_plugin="pydicom")[0]
+        form = Form(height, width, 1, 16, 16, 15, False, "MONOCHROME2", False)
+        frame = pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
+        assert np.array_equal(decode(frame, form, RLELossless)[0], theirs)
 
     def test_run_lengths_of_more_than_the_picture(self) -> None:
         """pydicom makes a segment as long as it says: 64 MB of this one."""
@@ -743,9 +755,9 @@ class TestLies:
         at = HT_LOSSLESS.index(b"\xff\x4f\xff\x51")
         head, component, rest = HT_LOSSLESS[at : at + 40], HT_LOSSLESS[at + 42 : at + 45], HT_LOSSLESS[at + 45 :]
         many = head[:4] + struct.pack(">H", 38 + 3 * 4) + head[6:] + struct.pack(">H", 4) + 4 * component + rest
-        assert failure(compressed(many, HTJ2KLossless, 8, 8, 16)).kind == CUT
+        assert failure(compressed(many, HTJ2KLossless, 8, 8, 16)).kind == FailureKind.UNSUPPORTED
         half = head + b"\0\1" + component[:1] + b"\2\2" + rest
-        assert failure(compressed(half, HTJ2KLossless, 8, 8, 16)).kind == CUT
+        assert failure(compressed(half, HTJ2KLossless, 8, 8, 16)).kind == FailureKind.UNSUPPORTED
 
     def test_the_frame_that_is_checked_is_the_one_that_is_decoded(self) -> None:
         """A table of offsets may name another one."""

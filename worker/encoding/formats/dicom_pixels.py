@@ -1,118 +1,49 @@
-"""A DICOM file's bytes → pictures, with pydicom.
+"""A DICOM file's bytes → pictures.
 
 No error and no log line of the libraries is told: they quote values of headers, which may name a patient.
 """
 
-import io
 import logging
 import math
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_modality_lut
-from pydicom.tag import Tag
-from pydicom.uid import (
-    UID,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000TransferSyntaxes,
-    JPEGLSTransferSyntaxes,
-    RLELossless,
-)
+from pydicom.pixels.processing import convert_color_space
+from pydicom.uid import UID
 
 from ....models.intensity import Intensity
-from ....models.sources.dicom import is_dicom
+from ....models.sources.dicom import frame_count
 from ....models.states import FailureKind
 from ..images import ImageFailure, too_many_pixels
-from . import dicom_codecs
-from .codestreams import read_codestream
 from .content import Announce, EmptySlice, Reserve
-from .dicom_tables import look_up, look_up_colours
+from .dicom_codecs import (
+    PLAIN_SYNTAXES,
+    check_syntax,
+    decode,
+    describe,
+    pixel_order,
+    plain_floats,
+    plain_values,
+)
+from .dicom_form import Stored, read_form, unread_colours
+from .dicom_frames import CompressedFrames, cut_short, is_compressed
+from .dicom_header import DicomFile, Element, Header, read_file
+from .dicom_tables import look_up, look_up_colours, look_up_grey
 from .intensity import EMPTY_RULE, SCALE_BYTES, Scale, by_table, is_empty, make_scale
 
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_PLAIN = b"1.2.840.10008.1.2.1\0\0\0"
-_SYNTAX_UID = (0x0002, 0x0010)
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_PIECE = 16 * 1024**2
-_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-"""Float, double float, and integer pixel data."""
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _MOST_STRETCH = 10.0
 _SQUARE = 0.01
 _MARGIN_BYTES = 4 * 1024**2
+_BYTES_PER_ITEM = 128
 
-# pydicom keeps some objects for each element that it reads, were it of one byte: a picture has no need of so many.
-_MAX_READS = 400_000
-_BYTES_PER_READ = 128
-_BYTES_KEPT = 400
-"""For a read: measured with sequences of empty elements, two reads for each."""
-_RESERVED_STEP = 1024**2
-
-_COLOURS_UNREAD = {"HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420"}
-
-#: All that is read of a header. Nothing that names a patient, a place or a day is among it.
-_TAGS = [
-    Tag(name)
-    for name in (
-        *("SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
-        *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelAspectRatio"),
-        *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
-        *("RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "VOILUTSequence"),
-        *("WindowCenter", "WindowWidth", "VOILUTFunction"),
-        *("RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor"),
-        *("BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData"),
-        *("GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData"),
-        *("SegmentedRedPaletteColorLookupTableData", "SegmentedGreenPaletteColorLookupTableData"),
-        *("SegmentedBluePaletteColorLookupTableData",),
-        *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-        *("FloatPixelData", "DoubleFloatPixelData", "PixelData"),
-    )
-]
-
-dicom_codecs.add_plugin()
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-
-
-class _Stream(io.BytesIO):
-    """A file's content for pydicom, which may read it in so many parts only. What it keeps of it is reserved."""
-
-    def __init__(self, data: bytes, reserve: Reserve) -> None:
-        super().__init__(data)
-        self.refused: Exception | None = None
-        """What `reserve` raised: pydicom turns what a read raises into errors of its own."""
-        self._reserve = reserve
-        self._size = len(data)
-        self._owed = 0
-        self._reads_left = _MAX_READS + len(data) // _BYTES_PER_READ
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        # Only to inflate a file, without a bound, pydicom reads all that is left.
-        if size is None or size < 0 or self._reads_left == 0:
-            raise ValueError
-        self._reads_left -= 1
-        left = max(0, self._size - self.tell())
-        self._owed += min(size, left) + _BYTES_KEPT
-        if self._owed >= _RESERVED_STEP:
-            try:
-                self._reserve(self._owed)
-            except Exception as error:
-                self.refused = error
-                raise
-            self._owed = 0
-        return super().read(size)
 
 
 class DicomContent:
@@ -124,48 +55,44 @@ class DicomContent:
         """See `open_content`."""
         self._intensity = intensity
         self._max_pixels = max_pixels
-        self._dataset = _parse(data, reserve)
-        try:
-            self._read_header()
-        except ImageFailure:
-            raise
-        except Exception as error:  # values are parsed when they are asked for
-            raise _damaged_header(error) from None
         self._whole: Scale | None = None
-
-    def _read_header(self) -> None:
-        _check_picture(self._dataset)
-        self._syntax = _syntax(self._dataset)
-        self._frames = _positive(self._dataset, "NumberOfFrames", 1)
-        self._height, self._width = _positive(self._dataset, "Rows"), _positive(self._dataset, "Columns")
-        if self._width * self._height > self._max_pixels:
-            raise too_many_pixels(self._max_pixels)
-        self._samples = _positive(self._dataset, "SamplesPerPixel", 1)
-        self._bits = _positive(self._dataset, "BitsAllocated")
-        if self._samples not in (1, 3, 4) or self._bits > 64:
-            raise ImageFailure(FailureKind.NOT_AN_IMAGE, "The DICOM header describes no picture.")
-        self._stored = _positive(self._dataset, "BitsStored", self._bits)
-        self._high = _positive(self._dataset, "HighBit", self._stored - 1) if self._stored > 1 else 0
-        self._colours = str(self._dataset.get("PhotometricInterpretation") or "MONOCHROME2").strip()
-        if self._colours in _COLOURS_UNREAD:
-            raise ImageFailure(
-                FailureKind.UNSUPPORTED, f"The colours are {self._colours}, which Scanomaly does not read."
-            )
-        self._decoder = _decoder(self._syntax)
-        _index_frames(self._dataset, self._syntax, self._frames)
+        file = read_file(data, reserve)
+        self._header, self._syntax = file.header, file.syntax
+        name, element = _pixels(file)
+        self._name = name
+        self._frames = frame_count(self._header.value("NumberOfFrames")) or 1
+        self._groups = self._header.items("PerFrameFunctionalGroupsSequence", self._frames)
+        reserve(_BYTES_PER_ITEM * len(self._groups))
+        self._order = pixel_order(self._syntax, self._header.order)
+        self._is_word = element.vr in (b"OW", b"")
+        self._plain: memoryview | None = None
+        self._compressed: CompressedFrames | None = None
+        stored = Stored(name, self._frames, None)
+        if is_compressed(file.data, element, self._syntax in PLAIN_SYNTAXES):
+            check_syntax(self._syntax)
+            self._compressed = CompressedFrames(file.data, element, self._header, self._frames, reserve)
+            try:
+                codestream, segments = describe(self._compressed[0], self._syntax)
+                stored = stored._replace(codestream=codestream, segments=segments)
+            except ImageFailure:
+                pass  # it is told when a frame is asked for
+        else:
+            self._plain = memoryview(file.data)[element.start : element.end]
+            stored = stored._replace(plain_bytes=len(self._plain))
+        self._form = read_form(self._header, stored)
+        if self._form.width * self._form.height > max_pixels:
+            raise too_many_pixels(max_pixels)
 
     def picture(self, frame: str | None, announce: Announce) -> Image.Image:
         """As `Content.picture` has it."""
         index = self._index(frame)
-        pixels = self._width * self._height
-        try:
-            size = self._square_size(index)
-        except Exception as error:
-            raise _damaged_header(error) from None
+        form = self._form
+        pixels = form.width * form.height
+        size = self._square_size(index)
         # What is decoded, twice as a decoder hands it over; float64 of it in the modality's units, twice; RGB, and
         # the picture with square pixels.
-        decoded = pixels * self._samples * max(1, self._bits // 8)
-        need = 2 * decoded + 16 * pixels * self._samples + 4 * pixels + 8 * math.prod(size) + _MARGIN_BYTES
+        decoded = pixels * form.samples * form.number_bytes
+        need = 2 * decoded + 16 * pixels * form.samples + 4 * pixels + 8 * math.prod(size) + _MARGIN_BYTES
         if self._intensity.kind == "percentile":
             need += min(SCALE_BYTES, 16 * pixels * self._frames)
         announce(size, need)
@@ -175,8 +102,9 @@ class DicomContent:
             raise
         except MemoryError as error:
             raise ImageFailure(FailureKind.TOO_LARGE, "The image did not fit into memory.") from error
-        except Exception as error:  # the decoders raise nearly anything on bad bytes
-            raise _damaged(error) from None
+        except Exception as error:  # what nobody thought of is no proof that the file is damaged
+            detail = f"The DICOM picture could not be made ({type(error).__name__})."
+            raise ImageFailure(FailureKind.UNSUPPORTED, detail) from None
         if self._frames > 1 and is_empty(found):
             raise EmptySlice(EMPTY_RULE)
         image = Image.fromarray(found).convert("RGB")
@@ -192,263 +120,174 @@ class DicomContent:
 
     def _make(self, index: int) -> NDArray[np.uint8]:
         """The picture of a frame: (height, width) or (height, width, 3)."""
-        values = self._decoded(index)
-        if self._colours == "PALETTE COLOR":
-            return look_up_colours(values, self._dataset)
+        values, colours = self._decoded(index)
+        if colours == "PALETTE COLOR":
+            return look_up_colours(values, self._header)
         if values.ndim == 3:
-            return _to_8_bits(values[..., :3], self._stored)
+            return self._in_rgb(values, colours)
         grey = by_table(values, partial(self._grey, index))
         # PresentationLUTShape says the same again (INVERSE shall be with MONOCHROME1): it turns nothing back.
-        return 255 - grey if self._colours == "MONOCHROME1" else grey
+        return 255 - grey if colours == "MONOCHROME1" else grey
 
-    def _decoded(self, index: int) -> NDArray[Any]:
-        options: dict[str, Any] = {}
-        if self._syntax.is_encapsulated and "PixelData" in self._dataset:
-            options["decoding_plugin"] = dicom_codecs.NAME
-            self._check_codestream(_frame(self._dataset, index, self._frames))
-        if self._high != self._stored - 1:
-            options["correct_unused_bits"] = False
-        values: NDArray[Any] = self._decoder.as_array(self._dataset, index=index, **options)[0]
-        if values.shape[:2] != (self._height, self._width):
-            raise _damaged(ValueError())
-        return self._of_high_bits(values)
+    def _decoded(self, index: int) -> tuple[NDArray[Any], str]:
+        """The stored values of a frame, and the colours that they are."""
+        if self._compressed is not None:
+            return decode(self._compressed[index], self._form, self._syntax)
+        if self._plain is None:
+            raise cut_short()
+        if self._name != "PixelData":
+            return plain_floats(self._plain, index, self._form, self._order), self._form.colours
+        values = plain_values(self._plain, index, self._form, self._order, self._is_word)
+        return values, self._form.colours
 
-    def _of_high_bits(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Stored values where they are not in the lowest bits, as old files have it."""
-        tells_itself = self._syntax in (*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes)
-        if values.dtype.kind == "f" or self._high == self._stored - 1 or tells_itself:
-            return values
-        if not self._stored - 1 <= self._high < self._bits:
-            raise _damaged(ValueError())
-        return (values << (self._bits - 1 - self._high)) >> (self._bits - self._stored)
-
-    def _check_codestream(self, frame: bytes) -> None:
-        """A decoder allocates what the compressed data says, and not what the header says."""
-        found = None if self._syntax == RLELossless else read_codestream(frame)
-        if found is None:
-            return
-        if found.bits > self._bits or found.samples != self._samples:
-            raise _damaged(ValueError())
-        if found.size != (self._width, self._height):
-            raise ImageFailure(FailureKind.TRUNCATED, "The DICOM header and its compressed picture differ in size.")
+    def _in_rgb(self, values: NDArray[Any], colours: str) -> NDArray[np.uint8]:
+        pixels = _to_8_bits(values, self._form.stored)
+        if colours in ("YBR_FULL", "YBR_FULL_422"):
+            found: NDArray[np.uint8] = convert_color_space(pixels, "YBR_FULL", "RGB")
+            return found
+        if colours != "RGB":
+            raise unread_colours(f"{colours} in this transfer syntax")
+        return pixels
 
     def _grey(self, index: int, values: NDArray[Any]) -> NDArray[np.uint8]:
         units = self._in_units(values, index)
         if self._intensity.kind == "window":
             return Scale.window(self._intensity.low, self._intensity.high)(units)
         if self._intensity.kind == "auto":
-            windowed = _by_header(units, self._values_of(index, "FrameVOILUTSequence"))
-            if windowed is not None:
-                return windowed
+            for header in self._headers(index, "FrameVOILUTSequence"):
+                windowed = _by_header(units, header)
+                if windowed is not None:
+                    return windowed
         return self._whole_scale()(units)
 
     def _in_units(self, values: NDArray[Any], index: int) -> NDArray[Any]:
-        """Stored values in the modality's units, such as Hounsfield's."""
-        header = self._values_of(index, "PixelValueTransformationSequence")
-        return apply_modality_lut(values, header) if values.dtype.kind in "iu" else values
+        """Stored values in the modality's units, such as Hounsfield's; as they are where the header has none."""
+        if values.dtype.kind not in "iu":
+            return values
+        for header in self._headers(index, "PixelValueTransformationSequence"):
+            table = header.first("ModalityLUTSequence")
+            found = None if table is None else look_up(values, table)
+            if found is not None:
+                return found
+            slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
+            if slope and intercept is not None:
+                return values.astype(np.float64) * slope + intercept
+        return values
 
     def _whole_scale(self) -> Scale:
         """The scale of all frames: they are decoded once more for it, one at a time."""
         if self._whole is None:
-            self._whole = make_scale(self._all_units, self._intensity, Intensity("minmax"))
+            self._whole = make_scale(partial(self._all_units, True), self._intensity, Intensity("minmax"))
         return self._whole
 
-    def _all_units(self) -> Iterator[NDArray[Any]]:
+    def _all_units(self, without_padding: bool) -> Iterator[NDArray[Any]]:
+        """The values that count for the scale: of the frames that can be read, all but padding."""
+        found = False
         for index in range(self._frames):
-            yield self._in_units(self._decoded(index), index)
+            try:
+                values, _ = self._decoded(index)
+            except ImageFailure:
+                continue
+            units = self._in_units(values, index)
+            if without_padding:
+                units = units[~self._is_padding(values)]
+            found = found or units.size > 0
+            yield units
+        if without_padding and not found:  # nothing but padding: then it is a picture of that
+            yield from self._all_units(False)
 
-    def _values_of(self, index: int, group: str) -> Dataset:
-        """Where a frame's values of a functional group are: its own, the shared ones, or the file's."""
-        for name, number in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
-            frames = self._dataset.get(name)
-            if frames is not None and number < len(frames) and frames[number].get(group):
-                found: Dataset = frames[number].get(group)[0]
-                return found
-        return self._dataset
+    def _is_padding(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which stored values fill up the picture: PS3.3, C.7.5.1.1.2."""
+        prefix = self._name.removesuffix("PixelData")
+        value = self._header.number(f"{prefix}PixelPaddingValue")
+        if value is None:
+            return np.zeros(values.shape, np.bool_)
+        limit = self._header.number(f"{prefix}PixelPaddingRangeLimit")
+        ends = [value, value if limit is None else limit]
+        if values.dtype.kind in "iu":
+            ends = [_as_stored(int(end), self._form.stored, self._form.is_signed) for end in ends]
+        elif values.dtype == np.float32:
+            ends = [float(np.float32(end)) for end in ends]
+        return (values >= min(ends)) & (values <= max(ends))
+
+    def _headers(self, index: int, group: str) -> Iterator[Header]:
+        """Where a frame's values of a functional group may be: its own, the shared ones, the file's."""
+        own = self._header.item(*self._groups[index]) if index < len(self._groups) else None
+        for item in (own, self._header.first("SharedFunctionalGroupsSequence")):
+            found = None if item is None else item.first(group)
+            if found is not None:
+                yield found
+        yield self._header
 
     def _square_size(self, index: int) -> tuple[int, int]:
         """The (width, height) of the frame's picture with square pixels: the coarser side is stretched."""
-        ratio = _pixel_ratio(self._values_of(index, "PixelMeasuresSequence"), self._dataset)
-        size = self._width, self._height
+        width, height = self._form.width, self._form.height
+        ratio = self._pixel_ratio(index)
         if abs(ratio - 1) <= _SQUARE or not 1 / _MOST_STRETCH <= ratio <= _MOST_STRETCH:
-            return size
-        wide = (
-            (self._width, round(self._height * ratio)) if ratio > 1 else (round(self._width / ratio), self._height)
-        )
-        return wide if wide[0] * wide[1] <= self._max_pixels else size
+            return width, height
+        wide = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
+        return wide if wide[0] * wide[1] <= self._max_pixels else (width, height)
+
+    def _pixel_ratio(self, index: int) -> float:
+        """A pixel's height divided by its width; 1 where the header does not tell."""
+        names = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+        for header in self._headers(index, "PixelMeasuresSequence"):
+            for name in names:
+                numbers = header.numbers(name)
+                if numbers:
+                    is_pair = len(numbers) == 2 and all(number > 0 for number in numbers)
+                    return numbers[0] / numbers[1] if is_pair else 1.0
+        return 1.0
 
 
-def _parse(data: bytes, reserve: Reserve) -> Dataset:
-    is_bare = not is_dicom(data)
-    stream = _Stream(_inflated(data, reserve), reserve)
-    try:
-        return pydicom.dcmread(stream, force=is_bare, specific_tags=_TAGS)
-    except MemoryError as error:
-        raise ImageFailure(FailureKind.TOO_LARGE, "The file did not fit into memory.") from error
-    except Exception as error:
-        if stream.refused is not None:
-            raise stream.refused from None
-        raise _damaged_header(error) from None
-
-
-def _inflated(data: bytes, reserve: Reserve) -> bytes:
-    """A deflated file as a plain one; any other as it is. pydicom would inflate it without a bound."""
-    syntax, end = _meta(data)
-    if syntax != _DEFLATED:
-        return data
-    unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
-    parts = [data[:end].replace(_DEFLATED, _PLAIN)]
-    rest = data[end:]
-    while rest and not unpacking.eof:
-        reserve(2 * _PIECE)  # the part, and its place in the whole
-        try:
-            parts.append(unpacking.decompress(rest, _PIECE))
-        except zlib.error as error:
-            raise _damaged_header(error) from None
-        rest = unpacking.unconsumed_tail
-    return b"".join(parts)
-
-
-def _meta(data: bytes) -> tuple[bytes, int]:
-    """The transfer syntax that a file names, and where what is written in it begins.
-
-    Group 0002 is explicit little endian in every file. The length that it says is not asked: it may be wrong.
-    """
-    position, syntax = 132 if is_dicom(data) else 0, b""
-    while data[position : position + 2] == b"\2\0" and position + 12 <= len(data):
-        element, kind, length = struct.unpack_from("<H2sH", data, position + 2)
-        begin = position + 8
-        if kind in _LONG_VRS:
-            (length,), begin = struct.unpack_from("<L", data, position + 8), position + 12
-        if (0x0002, element) == _SYNTAX_UID:
-            syntax = data[begin : begin + length].rstrip(b"\0 ")
-        position = begin + length
-    return syntax, position
-
-
-def _index_frames(dataset: Dataset, syntax: UID, frames: int) -> None:
-    """Tell pydicom where frames are, where the file does not: it would look through all for each of them."""
-    if not syntax.is_encapsulated or frames == 1 or "PixelData" not in dataset:
-        return
-    stream = io.BytesIO(dataset.PixelData)
-    if parse_basic_offsets(stream):
-        return
-    first = stream.tell()
-    count, starts = parse_fragments(stream)
-    if count == frames:
-        lengths = (int.from_bytes(dataset.PixelData[start + 4 : start + 8], "little") for start in starts)
-        dataset.ExtendedOffsetTable = struct.pack(f"<{count}Q", *(start - first for start in starts))
-        dataset.ExtendedOffsetTableLengths = struct.pack(f"<{count}Q", *lengths)
-
-
-def _frame(dataset: Dataset, index: int, frames: int) -> bytes:
-    """The compressed data of a frame, as pydicom will find it."""
-    offsets = None
-    if "ExtendedOffsetTable" in dataset:
-        offsets = dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
-    return get_frame(dataset.PixelData, index, number_of_frames=frames, extended_offsets=offsets)
-
-
-def _check_picture(dataset: Dataset) -> None:
-    if any(tag in dataset for tag in _PIXELS):
-        return
-    identifier = UID(str(dataset.get("SOPClassUID", "")))
+def _pixels(file: DicomFile) -> tuple[str, Element]:
+    """The element that the pixels are in, with its name."""
+    for name in _PIXELS:
+        element = file.header.element(name)
+        if element is not None:
+            return name, element
+    identifier = UID(file.header.text("SOPClassUID"))
     # An identifier that is not in the dictionary is its own name, and may be anything.
     known = f" ({identifier.name})" if identifier.name != identifier else ""
+    if file.header.is_cut and (not known or " Image " in known):
+        raise ImageFailure(FailureKind.TRUNCATED, "The DICOM file ends before its pixels.")
     raise ImageFailure(FailureKind.NOT_AN_IMAGE, f"The file is DICOM without a picture{known}.")
 
 
-def _syntax(dataset: Dataset) -> UID:
-    """How the pixels are coded. A file without preamble tells it by how its header is."""
-    meta = getattr(dataset, "file_meta", None)
-    named = None if meta is None else meta.get("TransferSyntaxUID")
-    if named:
-        return UID(str(named))
-    is_implicit, is_little = dataset.original_encoding
-    syntax = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
-    if meta is None:
-        dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
-    return syntax
-
-
-def _decoder(syntax: UID) -> Any:
-    try:
-        decoder = get_decoder(syntax)
-        if decoder.is_available:
-            return decoder
-    except NotImplementedError:
-        pass
-    # An identifier that is not in the dictionary is its own name, and may be anything.
-    way = f"compressed as {syntax.name}" if syntax.name != syntax else "stored in a way that is not registered"
-    raise ImageFailure(FailureKind.UNSUPPORTED, f"The pixels are {way}, which Scanomaly does not read.")
-
-
-def _positive(dataset: Dataset, name: str, default: int = 0) -> int:
-    try:
-        value = int(dataset.get(name) or default)
-    except (TypeError, ValueError, OverflowError):
-        value = 0
-    if value <= 0:
-        raise ImageFailure(FailureKind.NOT_AN_IMAGE, "The DICOM header describes no picture.")
-    return value
-
-
-def _by_header(units: NDArray[Any], header: Dataset) -> NDArray[np.uint8] | None:
+def _by_header(units: NDArray[Any], header: Header) -> NDArray[np.uint8] | None:
     """Grey by the first window, or else the first lookup table, of a header; None where it has neither."""
-    centre, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
-    if centre is not None and width is not None and width > 0:
-        kind = str(header.get("VOILUTFunction", "LINEAR")).strip()
-        if kind == "SIGMOID":
-            with np.errstate(over="ignore"):
-                return np.rint(255 / (1 + np.exp(-4 * (units - centre) / width))).astype(np.uint8)
-        if kind == "LINEAR_EXACT":
-            return Scale(centre - width / 2, centre + width / 2)(units)
-        return Scale.window(centre, width)(units)
-    if header.get("VOILUTSequence") and np.array_equal(units, np.rint(units)):
-        return look_up(units, header.VOILUTSequence[0])
-    return None
+    for centre, width in zip(header.numbers("WindowCenter"), header.numbers("WindowWidth"), strict=False):
+        if math.isfinite(centre) and width > 0:
+            return _windowed(units, centre, width, header.text("VOILUTFunction").upper())
+    table = header.first("VOILUTSequence")
+    if table is None or not np.array_equal(units, np.rint(units)):
+        return None
+    return look_up_grey(units, table)
 
 
-def _first(value: Any) -> float | None:
-    """A number, or the first of several; None where there is none."""
-    if value is None:
-        return None
-    try:
-        number = float(value[0] if isinstance(value, pydicom.multival.MultiValue) else value)
-    except (TypeError, ValueError, IndexError):
-        return None
-    return number if math.isfinite(number) else None
+def _windowed(units: NDArray[Any], centre: float, width: float, kind: str) -> NDArray[np.uint8]:
+    if kind == "SIGMOID":
+        with np.errstate(over="ignore"):
+            curve: NDArray[np.uint8] = np.rint(255 / (1 + np.exp(-4 * (units - centre) / width))).astype(np.uint8)
+            return curve
+    if kind == "LINEAR_EXACT":
+        return Scale(centre - width / 2, centre + width / 2)(units)
+    return Scale.window(centre, width)(units)
+
+
+def _as_stored(value: int, bits: int, is_signed: bool) -> int:
+    """A number that may have been read with the wrong sign, or has more bits than count, as pixels have it."""
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if is_signed and value >> (bits - 1) else value
 
 
 def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """Colours of up to 16 bits a channel; palettes give them as they are."""
-    if colours.dtype == np.uint8:
-        return np.ascontiguousarray(colours)
-    shift = max(0, min(bits, 8 * colours.dtype.itemsize) - 8)
-    return (colours.astype(np.int64) >> shift).clip(0, 255).astype(np.uint8)
-
-
-def _pixel_ratio(measures: Dataset, dataset: Dataset) -> float:
-    """A pixel's height divided by its width; 1 where the header does not tell."""
-    names = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
-    values = [measures.get("PixelSpacing"), *(dataset.get(name) for name in names)]
-    pair = next((value for value in values if value is not None and value != ""), None)
-    try:
-        height, width = (float(part) for part in pair)  # type: ignore[union-attr]
-    except (TypeError, ValueError):
-        return 1.0
-    return height / width if 0 < height < math.inf and 0 < width < math.inf else 1.0
-
-
-def _damaged_header(error: Exception) -> ImageFailure:
-    return ImageFailure(
-        FailureKind.TRUNCATED,
-        f"The file begins as DICOM but its header is cut short or damaged ({type(error).__name__}).",
-    )
-
-
-def _damaged(error: Exception) -> ImageFailure:
-    return ImageFailure(
-        FailureKind.TRUNCATED, f"The DICOM pixel data is cut short or damaged ({type(error).__name__})."
-    )
+    """Colours of up to 64 bits a channel; of those with a sign, the lowest is 0."""
+    if colours.dtype.kind == "f":
+        return np.rint(np.clip(np.nan_to_num(colours), 0, 1) * 255).astype(np.uint8)
+    if colours.dtype.kind == "i":
+        kind = np.dtype(f"u{colours.dtype.itemsize}")
+        colours = (colours.view(kind) + kind.type(1 << (bits - 1))) & kind.type((1 << bits) - 1)
+    if bits < 8:
+        return np.rint(colours * (255.0 / ((1 << bits) - 1))).astype(np.uint8)
+    return np.ascontiguousarray(colours >> colours.dtype.type(bits - 8)).astype(np.uint8)
