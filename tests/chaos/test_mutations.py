@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from scanomaly.worker.encoding.images import decode
+from tests.pictures import decode
 
 from .mutations import mutated_files, samples
 from .scans import draw_scans
@@ -22,7 +22,9 @@ PROGRAM = """
     import json, os, re, resource, signal, sys, time, warnings
     from pathlib import Path
     from scanomaly.worker.encoding.files import ScanFiles
-    from scanomaly.worker.encoding.images import ImageFailure, decode
+    from scanomaly.worker.encoding.images import ImageFailure
+    from scanomaly.models.intensity import Intensity
+    from scanomaly.worker.encoding.formats.opening import open_content
     from scanomaly.worker.encoding.places import LocalFolder
 
     def peak():
@@ -40,7 +42,9 @@ PROGRAM = """
         signal.alarm(20)
         start = time.monotonic()
         try:
-            image = decode(files.read(files.find(path.name)), 1_000_000)
+            data = files.read(files.find(path.name))
+            content = open_content(data, Intensity("auto"), 1_000_000, lambda size: None, False)
+            image = content.picture(None, lambda size, need: None)
             kind = image.mode
             image.tobytes()
         except ImageFailure as failure:

@@ -26,9 +26,10 @@ from scanomaly.worker.encoding.encoder import (
     load_encoder,
     load_text_tower,
 )
-from scanomaly.worker.encoding.images import ImageFailure, decode
+from scanomaly.worker.encoding.images import ImageFailure
 from scanomaly.worker.encoding.installed import DEFAULT_REPO
 from scanomaly.worker.patches import unpack
+from tests.pictures import decode
 
 LIMIT = 100_000_000
 

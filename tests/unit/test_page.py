@@ -16,9 +16,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from scanomaly.models.records import Failure, NamedScan, OtherScores, RankedScan
 from scanomaly.models.states import Label
 from scanomaly.producer.sample import draw_sample
-from scanomaly.worker.encoding.images import decode, thumbnail
+from scanomaly.worker.encoding.images import thumbnail
 from scanomaly.worker.reporting.embedding_map import EmbeddingMap, MapPoint
 from scanomaly.worker.reporting.report import ReportData, write_report
+from tests.pictures import decode
 
 from .test_report import HOSTILE_NAMES, looks, make_data, outline_of
 

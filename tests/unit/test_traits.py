@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from scanomaly.models.records import Traits
-from scanomaly.worker.encoding.images import decode
 from scanomaly.worker.encoding.traits import measure
+from tests.pictures import decode
 
 
 def waves(width: int = 300, height: int = 200, seed: int = 0) -> Image.Image:

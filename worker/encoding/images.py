@@ -1,14 +1,17 @@
-"""A file's bytes → RGB pixels, or a failure with a kind and a sentence. Pillow and NumPy only.
+"""A file's bytes → RGB pixels, or a failure with a kind and a sentence: what Pillow reads.
 
 Pixels are what the reference method has, `Image.open(path).convert("RGB")`: as stored, EXIF orientation not
-applied, the first frame of an animation. The one difference is grey of more than 8 bits, which Pillow's plain
-conversion clips to white and which is scaled here to the image's own range.
+applied (TIFF's own Orientation is), the first frame of an animation. The one difference is grey of more than 8
+bits, which Pillow's plain conversion clips to white and which is scaled here to the image's own range. What Pillow
+does not read, or not rightly, is in `formats/`.
 """
 
 import io
 import logging
+import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -52,7 +55,7 @@ _BYTES_PER_PIXEL = {
     "WEBP": 18,  # 4 each in libwebp's two canvases, the frame as bytes, the image; a lossless frame's cache
     "GIF": 7,
 }
-_BYTES_PER_IMAGE = 4 * 1024**2  # lines, tables and what `_scale_to_8_bits` has of a part
+_BYTES_PER_IMAGE = 4 * 1024**2  # lines, tables and what `own_scale` has of a part
 _MCU_PIXELS = 32
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 
@@ -114,11 +117,15 @@ class Source(io.BytesIO):
         self.reads_left: int | None = _MAX_READS + len(data) // _BYTES_PER_READ
         self._header = header
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def count_read(self) -> None:
+        """Raise ValueError where it was read in more parts than a picture has."""
         if self.reads_left is not None:
             self.reads_left -= 1
             if self.reads_left < 0:
                 raise ValueError("too many parts")
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.count_read()
         start = self.tell()
         data = super().read(size)
         if start < len(self._header):
@@ -127,40 +134,19 @@ class Source(io.BytesIO):
         return data
 
 
-def decode(
-    data: bytes,
-    max_pixels: int,
-    check: Callable[[Image.Image], None] = lambda image: None,
-    deep_grey: Callable[[Image.Image], Image.Image] | None = None,
-) -> Image.Image:
-    """Decode an image file's content. Safe to call from several threads, with the same `max_pixels` in all.
+def open_image(source: Source, max_pixels: int) -> Image.Image:
+    """Read a file's header. Safe to call from several threads, with the same `max_pixels` in all.
 
     Args:
-        data: the whole file.
+        source: the whole file.
         max_pixels: width × height above which nothing is decoded.
-        check: called with the image when its format, mode and size are known and no pixel is decoded yet; what it
-            raises ends the decoding.
-        deep_grey: turns grey of more than 8 bits into RGB in place of what is said below.
 
     Returns:
-        The image in mode RGB, 8 bits a channel, as stored. Grey of 16 or 32 bits, integer or float, is scaled
-        from its own minimum and maximum to 0 and 255; a constant image is black. Its `format` is the file's, which
-        Pillow's own conversion forgets.
+        The image, of which format, mode and size are known, and no pixel is decoded.
 
     Raises:
-        ImageFailure: NOT_AN_IMAGE, TRUNCATED (cut short or damaged) or TOO_LARGE.
+        ImageFailure: EMPTY, NOT_AN_IMAGE, TRUNCATED (cut short or damaged), UNSUPPORTED or TOO_LARGE.
     """
-    source = Source(data)
-    image = open_image(source, max_pixels)
-    check(image)
-    load(image, source)
-    rgb = to_rgb(image, deep_grey or _scale_to_8_bits)
-    rgb.format = image.format
-    return rgb
-
-
-def open_image(source: Source, max_pixels: int) -> Image.Image:
-    """The first part of `decode`: format, mode and size are known, and the size is allowed."""
     if not source.getvalue():
         raise ImageFailure(FailureKind.EMPTY, "The file is empty.")
     # Twice this is what Pillow refuses. It allocates for GIF and WebP while it opens them, and asks only this.
@@ -178,7 +164,11 @@ def open_image(source: Source, max_pixels: int) -> Image.Image:
 
 
 def load(image: Image.Image, source: Source) -> None:
-    """The second part of `decode`: the pixels, in the mode of the file."""
+    """Decode the pixels of an opened image, in the mode of the file.
+
+    Raises:
+        ImageFailure: TRUNCATED, UNSUPPORTED or TOO_LARGE.
+    """
     if image.format != "PNG":  # it alone has chunks after its pixels; BMP's runs are read byte by byte
         source.reads_left = None
     try:
@@ -192,17 +182,21 @@ def is_deep_grey(image: Image.Image) -> bool:
     return image.mode.startswith("I") or image.mode == "F"
 
 
-def to_rgb(image: Image.Image, deep_grey: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """The last part of `decode`: a loaded image's pixels in RGB."""
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A loaded image's pixels in RGB; it is not grey of more than 8 bits.
+
+    Raises:
+        ImageFailure: NOT_AN_IMAGE or TOO_LARGE.
+    """
     try:
-        return deep_grey(image) if is_deep_grey(image) else image.convert("RGB")
-    except ImageFailure:
-        raise
+        if image.mode == "La":  # Pillow turns it into RGB by this way only
+            image = image.convert("LA")
+        return image.convert("RGB")
     except MemoryError as error:
         raise _decoding_failure(image, error) from error
     except Exception as error:
         raise ImageFailure(
-            FailureKind.NOT_AN_IMAGE, f"Its {image.mode} colours cannot be turned into RGB ({_one_line(error)})."
+            FailureKind.NOT_AN_IMAGE, f"Its {image.mode} colours cannot be turned into RGB ({one_line(error)})."
         ) from error
 
 
@@ -224,11 +218,44 @@ def grey_parts(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], 
             yield box, np.asarray(image.crop(box))
 
 
-def decoding_bytes(image: Image.Image, file_bytes: int) -> int:
-    """An upper bound of the memory that `decode` takes besides the file's content, in bytes.
+def own_scale(parts: Iterable[NDArray[Any]]) -> Callable[[NDArray[Any]], NDArray[np.uint8]]:
+    """The scale of a single picture: from its smallest finite value to its largest.
 
     Args:
-        image: as `decode` hands it to `check`.
+        parts: all its values, of any number type.
+
+    Returns:
+        Turns values of any shape into 0 to 255, rounded to the nearest; those of a constant picture into 0. Not a
+        number is 0, infinities are the ends.
+
+    Raises:
+        ImageFailure: NOT_AN_IMAGE, no value is finite.
+    """
+    # Python floats: a difference of two 32-bit values can be too large for 32 bits.
+    low, high = math.inf, -math.inf
+    for part in chain.from_iterable(map(_rows, parts)):
+        finite = part[np.isfinite(part)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:
+        raise ImageFailure(FailureKind.NOT_AN_IMAGE, "The image holds no finite pixel value.")
+    scale = 255.0 / (high - low) if high > low else 0.0
+
+    def scaled(values: NDArray[Any]) -> NDArray[np.uint8]:
+        grey = np.empty(values.shape, np.uint8)
+        for row, to in zip(_rows(values), _rows(grey), strict=True):
+            exact = np.nan_to_num(row.astype(np.float64), copy=False, nan=low, posinf=high, neginf=low)
+            to[...] = np.rint((exact - low) * scale)
+        return grey
+
+    return scaled
+
+
+def decoding_bytes(image: Image.Image, file_bytes: int) -> int:
+    """An upper bound of the memory that making an RGB picture takes besides the file's content, in bytes.
+
+    Args:
+        image: as `open_image` has it.
         file_bytes: the file's size.
     """
     margin = _MCU_PIXELS - 1 if image.format in ("JPEG", "MPO") else 0  # it is coded in blocks
@@ -274,6 +301,10 @@ def _opening_failure(data: bytes, error: Exception) -> ImageFailure:
         return ImageFailure(FailureKind.TOO_LARGE, "The image did not fit into memory.")
     name = _signature(data)
     if name is not None:
+        if _is_unsupported(error):
+            return ImageFailure(
+                FailureKind.UNSUPPORTED, f"The {name} is of a kind that is not read ({one_line(error)})."
+            )
         return ImageFailure(
             FailureKind.TRUNCATED, f"The file begins as {name} but its header is cut short or damaged."
         )
@@ -290,29 +321,28 @@ def _signature(data: bytes) -> str | None:
 def _decoding_failure(image: Image.Image, error: Exception) -> ImageFailure:
     if isinstance(error, MemoryError):
         return ImageFailure(FailureKind.TOO_LARGE, "The image did not fit into memory.")
+    if _is_unsupported(error):
+        return ImageFailure(
+            FailureKind.UNSUPPORTED, f"The {image.format} is of a kind that is not read ({one_line(error)})."
+        )
     return ImageFailure(
-        FailureKind.TRUNCATED, f"The {image.format} data is cut short or damaged ({_one_line(error)})."
+        FailureKind.TRUNCATED, f"The {image.format} data is cut short or damaged ({one_line(error)})."
     )
 
 
-def _one_line(error: Exception) -> str:
+def _is_unsupported(error: Exception) -> bool:
+    """Whether Pillow says that it lacks something, rather than that the file does."""
+    return "unsupported" in str(error).lower()
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, for a sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 120 else text[:119] + "…"
 
 
-def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    # Python floats: a difference of two 32-bit values can be too large for 32 bits.
-    low, high = float("inf"), float("-inf")
-    for _, part in grey_parts(image):
-        finite = part[np.isfinite(part)]
-        if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    if low > high:
-        raise ImageFailure(FailureKind.NOT_AN_IMAGE, "The image holds no finite pixel value.")
-    scale = 255.0 / (high - low) if high > low else 0.0
-
-    def scaled(part: NDArray[Any]) -> NDArray[Any]:
-        values = np.nan_to_num(part.astype(np.float64), copy=False, nan=low, posinf=high, neginf=low)
-        return np.rint((values - low) * scale)
-
-    return grey_to_rgb(image, scaled)
+def _rows(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Views of parts of an array: NumPy's copies of a whole one cost more."""
+    step = max(1, _PART_PIXELS * len(values) // max(1, values.size))
+    for start in range(0, len(values), step):
+        yield values[start : start + step]

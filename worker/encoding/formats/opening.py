@@ -1,19 +1,15 @@
 """A file's content, whatever its format: which reader opens it is decided by its first bytes, never by its name."""
 
 import re
-from collections.abc import Iterator
-from typing import Any
-
-from numpy.typing import NDArray
-from PIL import Image
 
 from ....models.intensity import Intensity
 from ....models.sources.dicom import is_bare_dicom, is_dicom
 from ....models.states import FailureKind
-from ..images import ImageFailure, decode, decoding_bytes, grey_parts, grey_to_rgb, is_deep_grey
+from ..images import ImageFailure
 from . import dicom, nifti, tiff
-from .content import Announce, Content, Reserve
-from .intensity import SCALE_BYTES, make_scale
+from .content import Content, Reserve
+from .pictures import PictureContent
+from .tiff_directory import is_tiff
 
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF8", b"RIFF")
 
@@ -31,37 +27,6 @@ _UNREAD = {
     "an Analyze header": rb"(?:\x5c\x01\x00\x00|\x00\x00\x01\x5c)(?=[\s\S]{344})",
 }
 _UNREAD_BEGINNINGS = [(name, re.compile(pattern)) for name, pattern in _UNREAD.items()]
-
-
-class PictureContent:
-    """A file of one picture that Pillow reads, or of several of which the first is read; for one thread."""
-
-    def __init__(self, data: bytes, intensity: Intensity, max_pixels: int) -> None:
-        self.format = "image"
-        """The file's format once the picture was made: Pillow finds it out."""
-        self._data = data
-        self._intensity = intensity
-        self._max_pixels = max_pixels
-
-    def picture(self, frame: str | None, announce: Announce) -> Image.Image:
-        """As `Content.picture` has it, with the pixels of `images.decode`."""
-        if frame is not None:
-            raise ImageFailure(FailureKind.MISSING, "The file has one picture, and no frames.")
-        as_they_are = self._intensity.kind in ("auto", "minmax")
-
-        def check(image: Image.Image) -> None:
-            scaling = 0 if as_they_are or not is_deep_grey(image) else SCALE_BYTES
-            announce(image.size, decoding_bytes(image, len(self._data)) + scaling)
-
-        rgb = decode(self._data, self._max_pixels, check, None if as_they_are else self._scaled)
-        self.format = str(rgb.format)
-        return rgb
-
-    def _scaled(self, image: Image.Image) -> Image.Image:
-        def values() -> Iterator[NDArray[Any]]:
-            return (part for _, part in grey_parts(image))
-
-        return grey_to_rgb(image, make_scale(values, self._intensity, Intensity("minmax")))
 
 
 def open_content(data: bytes, intensity: Intensity, max_pixels: int, reserve: Reserve, has_frames: bool) -> Content:
@@ -82,12 +47,11 @@ def open_content(data: bytes, intensity: Intensity, max_pixels: int, reserve: Re
     """
     if is_dicom(data):
         return dicom.open_dicom(data, intensity, max_pixels, reserve)
-    if tiff.is_tiff(data):
-        if has_frames:
-            return tiff.open_tiff(data, intensity, max_pixels, reserve)
-    elif not data.startswith(_PICTURES):
-        return _open_other(data, intensity, max_pixels, reserve)
-    return PictureContent(data, intensity, max_pixels)
+    if is_tiff(data):
+        return tiff.open_tiff(data, intensity, max_pixels, reserve, has_frames)
+    if data.startswith(_PICTURES):
+        return PictureContent(data, intensity, max_pixels)
+    return _open_other(data, intensity, max_pixels, reserve)
 
 
 def _open_other(data: bytes, intensity: Intensity, max_pixels: int, reserve: Reserve) -> Content:

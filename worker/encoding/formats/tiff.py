@@ -1,15 +1,13 @@
-"""TIFF stacks: the pages of one file, each a frame `page/0`, `page/1`, …
+"""TIFF files: one picture, or pages of which each is a frame `page/0`, `page/1`, …
 
-A page is a directory of the main chain that is neither a smaller copy of a page nor a mask (NewSubfileType in TIFF
-6.0, p. 36). Pages are decoded by Pillow, each through a header that names it as the file's first: all limits of
-`images.py` hold for each, and no page is reached through those before it.
+A page is a directory of the main chain that is neither a smaller copy of a page nor a mask. Pages of at most 8 bits
+a sample are decoded by Pillow, each through a header that names it as the file's first, so that no page is reached
+through those before it. All others, and what Pillow does not know, are read by tifffile (`tiff_samples.py`).
 """
 
 import re
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,95 +15,96 @@ from PIL import Image
 
 from ....models.intensity import Intensity
 from ....models.states import FailureKind
-from ..images import (
-    ImageFailure,
-    Source,
-    decoding_bytes,
-    grey_parts,
-    grey_to_rgb,
-    is_deep_grey,
-    load,
-    open_image,
-    to_rgb,
-)
+from ..images import ImageFailure, Source, decoding_bytes, load, open_image, own_scale, to_rgb
+from . import tiff_directory as tags
 from .content import Announce, EmptySlice, Reserve
 from .intensity import EMPTY_RULE, SCALE_BYTES, Scale, is_empty, make_scale
+from .tiff_directory import Directory, Layout, Page, find_pages
+from .tiff_samples import SampledPage
 
-_CLASSIC, _BIG = 42, 43
-_NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE = 254, 258
-_REDUCED, _MASK = 1, 4
-_BYTES_OF_TYPE = {1: 1, 3: 2, 4: 4, 16: 8}  # BYTE, SHORT, LONG, LONG8
-
-# The producer counts by the same rule and limits: `producer/discover/tiff_headers.py`. A longer chain is no stack
-# of pictures; directories that overlap could make one of any file.
-_MAX_DIRECTORIES = 100_000
-_MAX_ENTRIES = 5_000_000
 _FRAME = re.compile(r"page/(\d{1,9})", re.ASCII)
 _EMPTINESS_BYTES_PER_PIXEL = 6  # its bands, and the largest of them
 
-
-@dataclass(frozen=True)
-class _Layout:
-    """How numbers are written in a file."""
-
-    order: str
-    """NumPy's and struct's sign of it: `<` or `>`."""
-    big: bool
-
-    @cached_property
-    def entry(self) -> struct.Struct:
-        """A directory's entry: tag, type, count, and the value or where it is."""
-        return struct.Struct(self.order + ("HHQ8s" if self.big else "HHI4s"))
-
-    def number(self, data: bytes, offset: int, size: int) -> int:
-        """An unsigned number of so many bytes; IndexError where the file ends before it."""
-        part = data[offset : offset + size]
-        if len(part) < size:
-            raise IndexError
-        return int.from_bytes(part, "little" if self.order == "<" else "big")
-
-    def header(self, offset: int) -> bytes:
-        """The file's header, with another directory as its first."""
-        mark = b"II" if self.order == "<" else b"MM"
-        if self.big:
-            return mark + struct.pack(f"{self.order}HHHQ", _BIG, 8, 0, offset)
-        return mark + struct.pack(f"{self.order}HI", _CLASSIC, offset)
+_YCBCR, _UNCOMPRESSED, _OLD_JPEG = 6, 1, 6
+_PILLOWS_BITS = {1, 2, 4, 8}
+_PILLOWS_CODECS = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32809, 32946, 34925, 50000, 50001}
+_FAX = {2, 3, 4}
+_PREDICTED = {5, 8, 32946, 34925, 50000}
+"""The codecs with which libtiff looks at Predictor."""
+_IN_PLANES = 2
 
 
-@dataclass(frozen=True)
-class _Page:
-    offset: int
-    """Of its directory."""
-    may_be_deep: bool
-    """Whether it could be grey of more than 8 bits."""
+class _OpenPage(Protocol):
+    """A page whose header was read; for one thread."""
+
+    size: tuple[int, int]
+
+    @property
+    def is_deep(self) -> bool: ...
+    @property
+    def bytes_needed(self) -> int: ...
+    def load(self) -> None: ...
+    def values(self) -> NDArray[Any]: ...
+    def grey_or_rgb(self, scale: Any) -> Image.Image: ...
 
 
-class _Stack:
-    """A file of pages, open; for one thread."""
+class _PillowPage:
+    """A page that Pillow reads."""
+
+    is_deep = False
+
+    def __init__(self, source: Source, turn: int, max_pixels: int) -> None:
+        self._source = source
+        self._image = open_image(source, max_pixels)
+        # Pillow reads all of EXIF to find the page's own Orientation there, and fails where any of it is damaged.
+        orientation = Image.Exif()
+        orientation[tags.ORIENTATION] = turn
+        setattr(self._image, "getexif", lambda: orientation)  # noqa: B010
+        self.size = self._image.size
+        self.bytes_needed = decoding_bytes(self._image, len(source.getvalue()))
+
+    def load(self) -> None:
+        load(self._image, self._source)
+
+    def values(self) -> NDArray[Any]:
+        raise NotImplementedError
+
+    def grey_or_rgb(self, scale: Any) -> Image.Image:
+        return to_rgb(self._image)
+
+
+class TiffContent:
+    """A TIFF file, open; for one thread."""
 
     format = "TIFF"
 
-    def __init__(self, data: bytes, intensity: Intensity, max_pixels: int, reserve: Reserve) -> None:
+    def __init__(
+        self, data: bytes, intensity: Intensity, max_pixels: int, reserve: Reserve, has_frames: bool
+    ) -> None:
         self._data = data
+        self._intensity = intensity
         self._max_pixels = max_pixels
-        self._layout = _layout(data)
-        self._pages, self._whole = _pages(data, self._layout)
+        self._has_frames = has_frames
+        self._layout = Layout.of(data)
+        self._pages, self._whole = find_pages(data, self._layout)
         self._scale: Scale | ImageFailure | None = None
-        if any(page.may_be_deep for page in self._pages):
-            self._scale = self._make_scale(intensity, reserve)
+        if has_frames and any(page.may_be_deep for page in self._pages):
+            self._scale = self._make_scale(reserve)
 
     def picture(self, frame: str | None, announce: Announce) -> Image.Image:
-        source = self._source(self._page(frame))
-        image = open_image(source, self._max_pixels)
-        announce(image.size, self._bytes(image) + _EMPTINESS_BYTES_PER_PIXEL * image.width * image.height)
-        load(image, source)
-        rgb = to_rgb(image, self._scaled)
-        if len(self._pages) > 1 and is_empty(np.asarray(rgb)):
+        if frame is not None and not self._has_frames:
+            raise ImageFailure(FailureKind.MISSING, "The file has one picture, and no frames.")
+        page = self._open(self._page(frame))
+        extra = _EMPTINESS_BYTES_PER_PIXEL * page.size[0] * page.size[1] if self._has_frames else 0
+        announce(page.size, page.bytes_needed + extra + (SCALE_BYTES if self._is_scaled_alone(page) else 0))
+        page.load()
+        rgb = page.grey_or_rgb(self._scale_of(page) if page.is_deep else None)
+        if self._has_frames and len(self._pages) > 1 and is_empty(np.asarray(rgb)):
             raise EmptySlice(EMPTY_RULE)
         rgb.format = self.format
         return rgb
 
-    def _page(self, frame: str | None) -> _Page:
+    def _page(self, frame: str | None) -> Page:
         match = _FRAME.fullmatch(frame or "page/0")
         if match is not None and int(match[1]) < len(self._pages):
             return self._pages[int(match[1])]
@@ -113,66 +112,79 @@ class _Stack:
             raise ImageFailure(FailureKind.TRUNCATED, "The TIFF file ends, or is damaged, before this page.")
         raise ImageFailure(FailureKind.MISSING, "The TIFF file has no such page.")
 
-    def _source(self, page: _Page) -> Source:
-        return Source(self._data, self._layout.header(page.offset))
+    def _open(self, page: Page) -> _OpenPage:
+        directory = Directory(self._data, self._layout, page.offset)
+        if _is_for_pillow(directory):
+            try:
+                source = Source(self._data, self._layout.header(page.offset))
+                return _PillowPage(source, directory.number(tags.ORIENTATION, 1), self._max_pixels)
+            except ImageFailure as failure:
+                if failure.kind is FailureKind.TOO_LARGE:
+                    raise
+        return SampledPage(self._data, directory, self._max_pixels)
 
-    def _bytes(self, image: Image.Image) -> int:
-        return decoding_bytes(image, len(self._data))
+    def _is_scaled_alone(self, page: _OpenPage) -> bool:
+        return page.is_deep and not self._has_frames and self._intensity.kind not in ("auto", "minmax")
 
-    def _make_scale(self, intensity: Intensity, reserve: Reserve) -> Scale | ImageFailure:
+    def _make_scale(self, reserve: Reserve) -> Scale | ImageFailure:
+        """The scale of all pages of deep grey or colours."""
         try:
-            return make_scale(lambda: self._deep_values(reserve), intensity, Intensity("minmax"))
+            return make_scale(lambda: self._deep_values(reserve), self._intensity, Intensity("minmax"))
         except ImageFailure as failure:
             if failure.kind is not FailureKind.NOT_AN_IMAGE:
                 raise
-            return failure  # nothing finite in any page of deep grey; others can be read
+            return failure  # nothing finite in any deep page; others can be read
 
-    def _scaled(self, image: Image.Image) -> Image.Image:
-        if self._scale is None:
-            raise ImageFailure(FailureKind.NOT_AN_IMAGE, "The TIFF page says twice how many bits a pixel has.")
+    def _scale_of(self, page: _OpenPage) -> Any:
+        """What makes 8 bits of a loaded page's values."""
+        if self._is_scaled_alone(page):
+            return make_scale(lambda: [page.values()], self._intensity, Intensity("minmax"))
+        if not self._has_frames:
+            return own_scale([page.values()])
         if isinstance(self._scale, ImageFailure):
             raise ImageFailure(self._scale.kind, self._scale.detail)
-        return grey_to_rgb(image, self._scale)
+        return self._scale
 
-    def _deep_values(self, reserve: Reserve) -> Iterator[NDArray[np.generic]]:
-        """The values of all pages of deep grey, in parts. What cannot be read has no say in the stack's scale."""
+    def _deep_values(self, reserve: Reserve) -> Iterator[NDArray[Any]]:
+        """The values of all deep pages. What cannot be read has no say in the stack's scale."""
         reserve(SCALE_BYTES)
         reserved = 0
-        for page in self._pages:
-            if not page.may_be_deep:
+        for place in self._pages:
+            if not place.may_be_deep:
                 continue
-            source = self._source(page)
             try:
-                image = open_image(source, self._max_pixels)
+                page = self._open(place)
             except ImageFailure:
                 continue
-            if not is_deep_grey(image):
+            if not page.is_deep:
                 continue
-            need = self._bytes(image)
-            if need > reserved:
-                reserve(need - reserved)
-                reserved = need
+            if page.bytes_needed > reserved:
+                reserve(page.bytes_needed - reserved)
+                reserved = page.bytes_needed
             try:
-                load(image, source)
+                page.load()
             except ImageFailure as failure:
                 if failure.kind is FailureKind.TOO_LARGE:  # it depends on the memory that is free just now
                     raise
                 continue
-            for _, part in grey_parts(image):
-                yield part
+            yield page.values()
 
 
-def open_tiff(data: bytes, intensity: Intensity, max_pixels: int, reserve: Reserve) -> _Stack:
-    """Open a TIFF file of several pages.
+def open_tiff(
+    data: bytes, intensity: Intensity, max_pixels: int, reserve: Reserve, has_frames: bool = True
+) -> TiffContent:
+    """Open a TIFF file.
 
-    Pages of grey with more than 8 bits are scaled by one scale, which by default goes from the smallest to the
-    largest value of all these pages; other pages are as stored. The sizes of pages may differ.
+    Grey of more than 8 bits, and values that have a sign, are floats or colours of more than 16 bits, are scaled:
+    those of a file with frames by one scale, which by default goes from the smallest to the largest of all these
+    values; without frames by that of the first page. Everything else is as stored. The sizes of pages may differ.
 
     Args:
         data: the whole file, which begins as TIFF or BigTIFF.
-        intensity: how grey of more than 8 bits becomes 8 bits.
+        intensity: how deep values become 8 bits.
         max_pixels: width × height above which a page is not decoded.
         reserve: called with what decoding takes, where pages are decoded to find the scale.
+        has_frames: whether pages are scans of their own.
 
     Returns:
         Its pages, as frames `page/0`, `page/1`, …; None stands for the first.
@@ -180,59 +192,27 @@ def open_tiff(data: bytes, intensity: Intensity, max_pixels: int, reserve: Reser
     Raises:
         ImageFailure: TOO_LARGE, there is no memory to find the scale.
     """
-    return _Stack(data, intensity, max_pixels, reserve)
+    return TiffContent(data, intensity, max_pixels, reserve, has_frames)
 
 
-def is_tiff(data: bytes) -> bool:
-    """Whether content begins as TIFF or BigTIFF."""
-    return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+def _is_for_pillow(directory: Directory) -> bool:
+    """Whether Pillow reads a page rightly, if it reads it."""
+    compression = directory.number(tags.COMPRESSION, 1)
+    return (
+        compression in _PILLOWS_CODECS
+        and set(directory.numbers(tags.BITS, (1,))) <= _PILLOWS_BITS
+        and set(directory.numbers(tags.SAMPLE_FORMAT, (1,))) == {1}
+        # Without it, Pillow takes 0 for white.
+        and (tags.PHOTOMETRIC in directory.entries or compression in _FAX | {_OLD_JPEG})
+        and (compression in _PREDICTED | {_UNCOMPRESSED} or directory.number(tags.PREDICTOR, 1) == 1)
+        and not (compression == _UNCOMPRESSED and _needs_libtiff(directory))
+    )
 
 
-def _layout(data: bytes) -> _Layout:
-    return _Layout("<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+"))
-
-
-def _pages(data: bytes, layout: _Layout) -> tuple[list[_Page], bool]:
-    """The pages of a file, and whether the chain of its directories has an end: it is not cut short, nor a ring."""
-    pages: list[_Page] = []
-    seen: set[int] = set()
-    entries_left = _MAX_ENTRIES
-    link, size = (8, 8) if layout.big else (4, 4)
-    try:
-        while offset := layout.number(data, link, size):
-            if offset in seen or len(seen) == _MAX_DIRECTORIES or entries_left < 0:
-                return pages, False
-            seen.add(offset)
-            start = offset + (8 if layout.big else 2)
-            count = layout.number(data, offset, start - offset)
-            link = start + count * layout.entry.size
-            if link > len(data):
-                return pages, False
-            entries_left -= count
-            kind, bits = _kind_and_bits(data, layout, start, link)
-            if not kind & (_REDUCED | _MASK):
-                pages.append(_Page(offset, bits not in range(1, 9)))
-    except IndexError:
-        return pages, False
-    return pages, bool(seen)
-
-
-def _kind_and_bits(data: bytes, layout: _Layout, start: int, end: int) -> tuple[int, int]:
-    """A directory's NewSubfileType and its first BitsPerSample; 0 where one is of an odd type."""
-    numbers: dict[int, int] = {}
-    for tag, kind, count, value in layout.entry.iter_unpack(data[start:end]):
-        if tag in (_NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE) and tag not in numbers:
-            numbers[tag] = _first_number(data, layout, kind, count, value)
-    return numbers.get(_NEW_SUBFILE_TYPE, 0), numbers.get(_BITS_PER_SAMPLE, 1)
-
-
-def _first_number(data: bytes, layout: _Layout, kind: int, count: int, value: bytes) -> int:
-    size = _BYTES_OF_TYPE.get(kind)
-    if size is None:
-        return 0
-    try:
-        if size * count > len(value):
-            return layout.number(data, layout.number(value, 0, len(value)), size)
-        return layout.number(value, 0, size)
-    except IndexError:
-        return 0
+def _needs_libtiff(directory: Directory) -> bool:
+    """Whether Pillow's own decoder of uncompressed pixels would take them for others."""
+    if directory.number(tags.PLANES, 1) == _IN_PLANES:
+        return True
+    pixels = directory.number(tags.WIDTH) * directory.number(tags.LENGTH)
+    is_subsampled = sum(directory.numbers(tags.STRIP_BYTES)) < 3 * pixels
+    return directory.number(tags.PHOTOMETRIC) == _YCBCR and is_subsampled
