@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from .reader import CutError, Reader
 
-# The worker has the same rule and the same limits: `worker/encoding/formats/tiff.py`.
+# The worker has the same rule and the same limits: `worker/encoding/formats/tiff_directory.py`.
 _NEW_SUBFILE_TYPE = 254
 _REDUCED, _MASK = 1, 4
 _VALUE_TYPES = {1: 1, 3: 2, 4: 4, 16: 8}  # BYTE, SHORT, LONG, LONG8: the bytes of a number

@@ -7,6 +7,7 @@ from .codestreams import read_codestream
 
 _LERC = re.compile(rb"Lerc2 ([\s\S]{4})")
 _PNG_SIZE, _JXL_SIGNATURE = 16, b"\xff\x0a"
+_JXL_BOXES = b"\0\0\0\x0cJXL \r\n\x87\n"
 _JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
@@ -21,8 +22,9 @@ def stated_size(data: bytes) -> tuple[int, int] | None:
         return width, height
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _webp(data)
-    if data.startswith(_JXL_SIGNATURE):
-        return _jpeg_xl(int.from_bytes(data[2:14], "little"))
+    codestream = _jpeg_xl_codestream(data)
+    if codestream is not None:
+        return _jpeg_xl(int.from_bytes(codestream[2:14], "little"))
     lerc = _LERC.match(data)
     if lerc is not None:
         version = int.from_bytes(lerc[1], "little")
@@ -43,6 +45,21 @@ def _webp(data: bytes) -> tuple[int, int] | None:
     if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", body, 6)
         return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _jpeg_xl_codestream(data: bytes) -> bytes | None:
+    """The beginning of a codestream, which may be alone or in boxes; by ISO/IEC 18181-2."""
+    at = len(_JXL_BOXES)
+    if not data.startswith(_JXL_BOXES):
+        return data if data.startswith(_JXL_SIGNATURE) else None
+    while at + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        if name in (b"jxlc", b"jxlp"):
+            return data[at + (8 if name == b"jxlc" else 12) :][:16]
+        if length < 8:
+            break
+        at += length
     return None
 
 

@@ -27,11 +27,12 @@ _EMPTINESS_BYTES_PER_PIXEL = 6  # its bands, and the largest of them
 
 _YCBCR, _UNCOMPRESSED, _OLD_JPEG = 6, 1, 6
 _PILLOWS_BITS = {1, 2, 4, 8}
-_PILLOWS_CODECS = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32809, 32946, 34925, 50000, 50001}
+_PILLOWS_CODECS = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32809, 32946, 34925, 50000}
 _FAX = {2, 3, 4}
 _PREDICTED = {5, 8, 32946, 34925, 50000}
 """The codecs with which libtiff looks at Predictor."""
 _IN_PLANES = 2
+_LOW_BITS_FIRST = 2
 
 
 class _OpenPage(Protocol):
@@ -211,7 +212,7 @@ def _is_for_pillow(directory: Directory) -> bool:
 
 def _needs_libtiff(directory: Directory) -> bool:
     """Whether Pillow's own decoder of uncompressed pixels would take them for others."""
-    if directory.number(tags.PLANES, 1) == _IN_PLANES:
+    if directory.number(tags.PLANES, 1) == _IN_PLANES or directory.number(tags.FILL_ORDER, 1) == _LOW_BITS_FIRST:
         return True
     pixels = directory.number(tags.WIDTH) * directory.number(tags.LENGTH)
     is_subsampled = sum(directory.numbers(tags.STRIP_BYTES)) < 3 * pixels

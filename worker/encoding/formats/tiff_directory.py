@@ -56,6 +56,8 @@ _BYTES_OF_TYPE = {
     17: 8,
     18: 8,
 }
+_UNDEFINED_FORMATS = {0, 4}
+"""SampleFormats that say nothing: values are then whole numbers without a sign."""
 _NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 """BYTE, SHORT, LONG, LONG8, as struct has them."""
 
@@ -148,6 +150,8 @@ class Directory:
             raise ImageFailure(
                 FailureKind.TRUNCATED, "The file begins as TIFF but its header is cut short or damaged."
             ) from None
+        if set(self.numbers(SAMPLE_FORMAT)) <= _UNDEFINED_FORMATS:
+            self.entries.pop(SAMPLE_FORMAT, None)
 
     def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
         """The whole numbers of a tag; `default` where there are none."""

@@ -1,0 +1,1 @@
+"""Every format and mode that is read, against independent readers: a generated grid."""
