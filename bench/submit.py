@@ -91,7 +91,7 @@ def _make_files(folder: Path, count: int) -> Path:
 
 def _submit(here: Scanomaly, folder: Path) -> tuple[str, float, float]:
     """Returns the job's id, the seconds that the command took, and its peak memory in MB."""
-    command = [sys.executable, "-m", "scanomaly.producer.cli", "submit", str(folder), "--json", *_ENCODER]
+    command = [sys.executable, "-P", "-m", "scanomaly.producer.cli", "submit", str(folder), "--json", *_ENCODER]
     command += ["--batch-size", str(_BATCH)]
     begun = time.perf_counter()
     with subprocess.Popen(command, env=here.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

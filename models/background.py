@@ -12,16 +12,24 @@ _JOIN_SECONDS = 1.0
 
 @contextmanager
 def repeating(seconds: float, action: Callable[[], object]) -> Iterator[None]:
-    """While the block runs, do something again and again in a thread, with pauses of so many seconds."""
+    """While the block runs, do something again and again in a thread, with pauses of so many seconds.
+
+    An error is logged when it comes, not each time that it stays.
+    """
     over = threading.Event()
 
     def repeat() -> None:
+        logged: str | None = None
         while not over.is_set():
             try:
                 action()
-            except Exception:
-                if not over.is_set():  # at the end the block takes away what the action needs
+            except Exception as error:
+                # At the end the block takes away what the action needs.
+                if repr(error) != logged and not over.is_set():
                     logger.exception("internal error")
+                logged = repr(error)
+            else:
+                logged = None
             over.wait(seconds)
 
     thread = threading.Thread(target=repeat, daemon=True)

@@ -62,6 +62,18 @@ class ReportError(ScanomalyError):
     """The report cannot be written."""
 
 
+class CannotWorkError(ScanomalyError):
+    """The worker cannot work here."""
+
+
+class WorkerKilledError(ScanomalyError):
+    """The worker was killed. The exit code is a shell's: 128 and the signal's number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
 class JobFailedError(ScanomalyError):
     """The job failed."""
 

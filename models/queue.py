@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
+from celery.loaders.app import AppLoader
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -38,11 +39,46 @@ _URL_ERRORS = (ValueError, KeyError, TypeError)
 _BROKER_ERRORS = (OperationalError, RedisError, OSError, *_URL_ERRORS)
 
 
+class _Loader(AppLoader):  # type: ignore[misc]
+    """Celery's loader, but for what it takes from the environment and from the current folder."""
+
+    def read_configuration(self, env: str = "") -> dict[str, Any]:
+        return {}  # not the module that CELERY_CONFIG_MODULE names
+
+    def import_from_cwd(self, module: str, imp: object = None, package: str | None = None) -> Any:
+        return self.import_module(module, package=package)
+
+
+class _Celery(Celery):  # type: ignore[misc]
+    """An app whose broker is the one that it is given: Celery lets CELERY_BROKER_URL and others go before it."""
+
+    backend_cls = "disabled"  # not the one of CELERY_RESULT_BACKEND
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_read(url or self._broker_url, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_write(url or self._broker_url, **options)
+
+    def connection(self, hostname: str | None = None, **options: Any) -> Any:
+        return self.connection_for_write(hostname, **options)
+
+    @property
+    def _broker_url(self) -> str:
+        url: str = self.conf.first("broker_url")
+        return url
+
+
 def make_celery(settings: Settings) -> Celery:
-    """The Celery app that both wings use; only the worker registers tasks in it."""
+    """The Celery app that both wings use; only the worker registers tasks in it.
+
+    Nothing of it comes from variables of the environment that are not Scanomaly's, nor from a module that lies in
+    the current folder.
+    """
     # Celery's command line would leave this logger without a handler, and kombu's retries are told otherwise.
     logging.getLogger("kombu").addHandler(logging.NullHandler())
-    app = Celery("scanomaly", broker=settings.resolved_broker_url)
+    # No fix-ups: the one for Django imports what DJANGO_SETTINGS_MODULE names.
+    app = _Celery("scanomaly", broker=settings.resolved_broker_url, loader=_Loader, fixups=[])
     app.conf.update(
         # Ids only, as JSON: a pickle would let whoever reaches the broker run code in the workers.
         task_serializer="json",

@@ -271,7 +271,8 @@ class Store:
         Returns:
             False when it had ended already, or is another worker's.
         """
-        running = (JobState.EMBEDDING, JobState.SCORING)
+        # Paused, too: what ran then goes on, and may fail.
+        running = (JobState.EMBEDDING, JobState.PAUSED, JobState.SCORING)
         mine = JobRow.worker.is_(None) | (JobRow.worker == worker)
         with self._database.write() as session:
             if not _end(session, job_id, running, mine, state=JobState.FAILED, error=message):

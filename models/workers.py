@@ -41,8 +41,13 @@ class Workers:
             row = {"name": name, "host": host, "pid": pid, "device": device, "version": version}
             session.execute(insert(WorkerRow).values(started_at=now, beat_at=now, encoders=list(encoders), **row))
 
-    def stop(self, name: str) -> None:
-        """Say that a worker stops of its own will: what it holds goes back, and counts as nobody's fault."""
+    def stop(self, name: str, reason: str | None = None) -> None:
+        """Say that a worker stops of its own will: what it holds goes back, and counts as nobody's fault.
+
+        Args:
+            name: the worker.
+            reason: why it cannot go on; None when it was told to stop.
+        """
         with self._database.write() as session:
             now = self._database.now(session)
             session.execute(update(WorkerRow).where(WorkerRow.name == name).values(stopped_at=now))

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
@@ -19,7 +18,10 @@ from ..models.errors import (
     HubUnreachableError,
     JobStateError,
     ScanomalyError,
+    WorkerKilledError,
 )
+from ..models.interrupts import when_told_to_stop
+from ..models.processes import describe_end, last_message, python_command
 from ..models.reconcile import reconcile, reconciling, send_calls
 from ..models.settings import Settings
 from ..models.states import JobState
@@ -151,6 +153,8 @@ class WorkerProcess:
         self.log = settings.home / "logs" / f"worker-{os.getpid()}.log"
         self._environment = os.environ | ({"SCANOMALY_DEVICE": device} if device else {})
         self._process: subprocess.Popen[bytes] | None = None
+        self.log_is_wanted = True
+        """Whether the log stays there after the end: a message may name it."""
 
     def __enter__(self) -> Self:
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -167,11 +171,15 @@ class WorkerProcess:
         return self
 
     def check(self) -> None:
-        """Raises ScanomalyError when the worker is gone."""
+        """Raises ScanomalyError when the worker is gone, with what it said last."""
         assert self._process is not None
         code = self._process.poll()
-        if code is not None:
-            raise ScanomalyError(f"the worker stopped by itself (exit code {code}): {self.log} says why")
+        if code is None:
+            return
+        if code < 0:
+            raise _killed(code, f"{self.log} may say more")
+        said = last_message(self.log) or f"it ended with exit code {code}"
+        raise ScanomalyError(f"the worker stopped by itself: {said} ({self.log} has more)")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -184,12 +192,16 @@ class WorkerProcess:
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        if error is None:
+        if error is None and not self.log_is_wanted:
             self.log.unlink(missing_ok=True)
 
 
 def serve(settings: Settings, store: Store, arguments: Sequence[str]) -> int:
     """Be a worker until a signal says stop. Returns its exit code.
+
+    Raises:
+        BrokerUnreachableError: the broker does not answer, or does not start.
+        WorkerKilledError: the worker was killed.
 
     With a broker of its own this process becomes the worker; with the embedded one it stays beside it, to keep the
     broker alive and to stop it after the worker.
@@ -203,18 +215,31 @@ def serve(settings: Settings, store: Store, arguments: Sequence[str]) -> int:
         # Its standard input is a pipe: should this process be killed, the worker stops.
         command = worker_command("--until-stdin-ends", *arguments)
         process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, lambda number, _frame: process.send_signal(signal.SIGTERM))
-        while True:
-            try:
-                return process.wait(_REVIVE_SECONDS)
-            except subprocess.TimeoutExpired:
-                assert embedded is not None
-                embedded.revive()
+        when_told_to_stop(lambda _number, _frame: process.send_signal(signal.SIGTERM))
+        while (code := _end_within(_REVIVE_SECONDS, process)) is None:
+            assert embedded is not None
+            embedded.revive()
+    if code < 0:
+        raise _killed(code, "start it again")
+    return code
+
+
+def _end_within(seconds: float, process: "subprocess.Popen[bytes]") -> int | None:
+    """How a process ended; None when it has not, after so many seconds."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _killed(code: int, hint: str) -> WorkerKilledError:
+    """What is said of a worker whose supervisor ended with a negative exit code."""
+    message = f"the worker {describe_end(code)}, by a person or for want of memory; nothing is lost: {hint}"
+    return WorkerKilledError(message, -code)
 
 
 def worker_command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "scanomaly.worker", *arguments]
+    return python_command("worker", *arguments)
 
 
 def require_worker() -> None:
@@ -237,7 +262,7 @@ def ask_worker(encoder: EncoderSpec, device: str | None = None, fetch: bool = Fa
         fetch: download its weights where they are missing.
     """
     require_worker()
-    command = [sys.executable, "-m", "scanomaly.worker.doctor", *encoder.options]
+    command = python_command("worker.doctor", *encoder.options)
     command += ["--device", device] if device else []
     command += ["--fetch"] if fetch else []
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False, stdin=subprocess.DEVNULL)
@@ -246,6 +271,19 @@ def ask_worker(encoder: EncoderSpec, device: str | None = None, fetch: bool = Fa
     except json.JSONDecodeError:
         raise EncoderError(f"the worker's side does not answer (exit code {done.returncode})") from None
     return answer
+
+
+def require_device(device: str) -> None:
+    """Find out now, not in a worker, that a device is not here. For `auto` and `cpu` there is nothing to find out.
+
+    Raises:
+        EncoderError: it is not here, or no worker is installed here that would know.
+    """
+    if device in ("auto", "cpu"):
+        return
+    answer = ask_worker(parse_encoder(OFFLINE_ENCODER), device)
+    if answer["device"] is None:
+        raise EncoderError(answer["error"])
 
 
 def suitable_precision(device: str) -> tuple[str, str]:
@@ -321,7 +359,7 @@ def export_vectors(job_id: str, form: str, folder: Path) -> int:
 def _ask_worker(module: str, arguments: Sequence[str], failure: str) -> str:
     """What a module of the worker prints. Raises ScanomalyError: the last line of its complaint, or `failure`."""
     require_worker()
-    command = [sys.executable, "-m", f"scanomaly.worker.{module}", *arguments]
+    command = python_command(f"worker.{module}", *arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ScanomalyError((done.stderr.strip().splitlines() or [failure])[-1])

@@ -4,14 +4,15 @@ from collections.abc import Callable
 from functools import partial
 
 from ..models.errors import JobStateError, StoppedError
-from ..models.interrupts import sigterm_as_interrupt
+from ..models.interrupts import stop_signals_as_interrupt
 from ..models.queue import Queue
 from ..models.reconcile import send_calls
 from ..models.records import Job
 from ..models.settings import Settings
+from ..models.states import JobState
 from ..models.store import Store
 from .broker import EmbeddedBroker
-from .local import WorkerProcess, broker
+from .local import WorkerProcess, broker, require_device
 from .status import JobStatus, job_status
 from .submit import Prepared, store_job
 from .watch import Display, follow
@@ -36,7 +37,8 @@ def run_job(
         stored: see `store_job`.
 
     Raises:
-        StoppedError: Ctrl-C or SIGTERM; a job that was whole stays as it is.
+        StoppedError: Ctrl-C, SIGTERM or SIGHUP; a job that was whole stays as it is.
+        EncoderError: there is no such device; nothing was stored.
         ScanomalyError: the broker or the worker does not start, or dies.
     """
 
@@ -53,7 +55,7 @@ def resume_job(
 
     Raises:
         JobStateError: the job was cancelled or failed.
-        StoppedError, ScanomalyError: as `run_job`.
+        StoppedError, EncoderError, ScanomalyError: as `run_job`.
     """
     status = job_status(store, job_id)
     if status.failure is not None:
@@ -70,18 +72,21 @@ def _run(
     display: Display,
     device: str | None,
 ) -> JobStatus:
+    require_device(device or settings.device)
     job: Job | None = None
     call = partial(send_calls, store, Queue(settings))
     try:
         with (
-            sigterm_as_interrupt(),
+            stop_signals_as_interrupt(),
             broker(settings, store) as embedded,
             WorkerProcess(settings, device) as worker,
         ):
             job = job_of(call)
             store.unpause(job.id)
             call(job.id)
-            return _follow(store, job.id, display, worker, embedded, settings.store_seconds)
+            status = _follow(store, job.id, display, worker, embedded, settings.store_seconds)
+            worker.log_is_wanted = status.state != JobState.DONE
+            return status
     except KeyboardInterrupt:
         if job is None:
             raise

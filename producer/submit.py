@@ -17,7 +17,7 @@ from ..models.background import repeating
 from ..models.encoders import AUTO, DEFAULT_ENCODER, PRECISIONS, EncoderSpec, parse_encoder
 from ..models.errors import BrokerUnreachableError, ReportError, SourceError, StoppedError, StoreUnreachableError
 from ..models.intensity import parse_intensity
-from ..models.interrupts import sigterm_as_interrupt
+from ..models.interrupts import stop_signals_as_interrupt
 from ..models.patience import patiently
 from ..models.records import (
     AUTO_INTENSITY,
@@ -326,7 +326,7 @@ def store_job(
     """
     job = _new_job(prepared, settings, key)
     try:
-        with sigterm_as_interrupt():
+        with stop_signals_as_interrupt():
             _store_parts(prepared, job, store, settings.store_seconds, call, stored)
     except KeyboardInterrupt:
         if not _abandon(store, job, "its submission was stopped before it was whole"):

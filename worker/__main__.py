@@ -10,8 +10,11 @@ import sys
 
 from ..models.errors import ScanomalyError
 from ..models.settings import Settings
+from .consume import BROKEN
 from .fleet import Fleet, find_devices
 from .supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -29,8 +32,12 @@ def main() -> int:
         supervisor = Supervisor(Settings.from_environment(), options.loglevel, celery_options)
         supervisor.run(until_stdin_ends=options.until_stdin_ends)
     except ScanomalyError as error:
-        logging.getLogger(__name__).error("%s", error)
+        logger.error("%s", error)
         return error.exit_code
+    except Exception as error:
+        logger.exception("internal error")
+        logger.error("internal error: %s: %s", type(error).__name__, error)
+        return BROKEN
     return 0
 
 

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +10,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from ..models.errors import UsageError
+from ..models.interrupts import when_told_to_stop
+from ..models.processes import describe_end, python_command
 from ..models.settings import MOST_DECODE_THREADS, PREFIX, usable_cores
 from .lifeline import stop_with_stdin
 
@@ -31,13 +31,16 @@ class Fleet:
         arguments: for `python -m scanomaly.worker`.
         """
         self._stop = threading.Event()
-        command = [sys.executable, "-m", "scanomaly.worker", "--until-stdin-ends", *arguments]
+        command = python_command("worker", "--until-stdin-ends", *arguments)
         self._members = [_Member(device, command, _environment(device, devices)) for device in devices]
 
     def run(self, until_stdin_ends: bool = False) -> int:
-        """Work until SIGTERM or SIGINT, or until all workers have ended. Returns the first exit code but 0."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: self._stop.set())
+        """Work until SIGTERM, SIGINT or SIGHUP, or until all workers have ended.
+
+        Returns:
+            The first exit code but 0.
+        """
+        when_told_to_stop(lambda _number, _frame: self._stop.set())
         if until_stdin_ends:
             stop_with_stdin()
         while not self._stop.is_set() and self._goes_on():
@@ -100,8 +103,8 @@ class _Member:
         self._due = time.monotonic() + self._pause
         self._process = None
         logger.warning(
-            "the worker on %s was killed by %s: another is started in %.0f s",
-            *(self._device, signal.Signals(-code).name, self._pause),
+            "the worker on %s %s: another is started in %.0f s",
+            *(self._device, describe_end(code), self._pause),
         )
 
     def tell_to_stop(self) -> None:

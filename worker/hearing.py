@@ -49,8 +49,7 @@ class _Signs:
     def ended(self, **_: object) -> None:
         with self._lock:
             self._running -= 1
-            if not self._running:
-                self._write(self._idle)
+            self._write("done" if self._running else f"done\n{self._idle}")
 
     def _write(self, line: str) -> None:
         with suppress(BrokenPipeError):  # the supervisor is gone, and the lifeline ends this process
@@ -77,6 +76,8 @@ class Hearing:
 
     def __init__(self, queue: Queue, reader: int, descriptor: int) -> None:
         self.descriptor = descriptor
+        self.calls_done = 0
+        """How many calls the process has dealt with, as far as was listened."""
         self._queue = queue
         self._reader = reader
         self._unread = b""
@@ -92,6 +93,7 @@ class Hearing:
         *lines, self._unread = self._unread.split(b"\n")
         if lines:
             self._spoke += 1
+            self.calls_done += lines.count(b"done")
             word, *queues = lines[-1].decode().split()
             self._idle_in = queues if word == "idle" else ()
         return self._looks >= (self._spoke, _LOOKS)

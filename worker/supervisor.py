@@ -6,18 +6,22 @@ It takes no message and opens no image, so that nothing that a scan can do reach
 import logging
 import os
 import secrets
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 
-from ..models.errors import BrokerUnreachableError, ScanomalyError, StoreUnreachableError
+from ..models.errors import (
+    BrokerUnreachableError,
+    CannotWorkError,
+    StoreUnreachableError,
+)
+from ..models.interrupts import when_told_to_stop
 from ..models.patience import patiently
+from ..models.processes import describe_end, log_file, python_command
 from ..models.queue import Queue
 from ..models.reconcile import reconcile, reconciling
 from ..models.settings import Settings
@@ -25,13 +29,16 @@ from ..models.store import Store
 from ..models.workers import BEAT_SECONDS
 from .consume import CANNOT_WORK, NO_STORE
 from .encoding.installed import installed_encoders
-from .hearing import hearing
+from .hearing import Hearing, hearing
 from .lifeline import stop_with_stdin
+from .tail import Tail
 
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
 _LONGEST_PAUSE = 30.0
+_MOST_FUTILE = 4
+"""So many processes in a row that end without having done anything, and the worker gives up."""
 
 
 class Supervisor:
@@ -45,27 +52,35 @@ class Supervisor:
         self._host = socket.gethostname()
         # New at every start: in a container host and process id are the same each time.
         self.name = f"{self._host[:60]}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._command = [sys.executable, "-m", "scanomaly.worker.consume", "--name", self.name]
-        self._command += ["--loglevel", loglevel, *celery_options]
+        self._command = python_command("worker.consume", "--name", self.name, "--loglevel", loglevel)
+        log = log_file()
+        self._command += [*(["--log", log] if log else []), *celery_options]
         self._encoders = installed_encoders()
         self._stop = threading.Event()
         self._last_beat = float("-inf")
         self._store_lost_at: float | None = None
+        self._futile = 0
+        """How many processes in a row have ended without having done anything."""
 
     def run(self, until_stdin_ends: bool = False) -> None:
-        """Work until SIGTERM or SIGINT.
+        """Work until SIGTERM, SIGINT or SIGHUP.
 
         Raises:
-            ScanomalyError: the process that computes cannot start, or the store was away for too long.
+            CannotWorkError: the process that computes says so, or ends again and again and has done nothing.
+            StoreUnreachableError: the store was away for too long.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: self._stop.set())
+        when_told_to_stop(lambda _number, _frame: self._stop.set())
         if until_stdin_ends:
             stop_with_stdin()
         self._beat()
         logger.info("worker %s is ready", self.name)
-        with reconciling(self._store, self._queue):
-            self._work()
+        try:
+            with reconciling(self._store, self._queue):
+                self._work()
+        except Exception as error:
+            with suppress(StoreUnreachableError):
+                self._store.workers.stop(self.name, " ".join(str(error).split()))
+            raise
         self._forgiving(lambda: self._store.workers.stop(self.name))
         self._call_again()
         logger.info("worker %s has stopped", self.name)
@@ -74,24 +89,28 @@ class Supervisor:
         """Run one process that computes after the other."""
         pause = 0.0
         while not self._stop.is_set():
-            begun = time.monotonic()
-            held_something = self._compute()
-            # One that dies of scans is needed at once, and the scans' deaths are counted. One that dies of nothing,
-            # soon after it began, would do so for ever.
-            fine = held_something or time.monotonic() - begun > _LONGEST_PAUSE
-            pause = 0.0 if fine else min(_LONGEST_PAUSE, 2 * pause + 1)
+            self._compute()
+            # One that dies of scans is needed at once, and the scans' deaths are counted. One that dies of nothing
+            # would do so for ever.
+            pause = min(_LONGEST_PAUSE, 2 * pause + 1) if self._futile else 0.0
             self._wait(pause)
 
-    def _compute(self) -> bool:
+    def _compute(self) -> None:
         """Run the process that computes until it ends or this worker is told to stop.
 
-        Returns:
-            Whether it died while it held a batch or a job.
+        Raises:
+            CannotWorkError: as `run`.
         """
+        begun = time.monotonic()
         # Its standard input is a pipe that only this process holds: it ends with this one, however this one dies.
         with hearing(self._queue) as ear:
             command = [*self._command, "--signs", str(ear.descriptor)]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[ear.descriptor])
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[ear.descriptor]
+            )
+            assert process.stdin is not None
+            assert process.stderr is not None
+            tail = Tail(process.stderr)
             try:
                 while process.poll() is None and not self._stop.is_set():
                     self._keep_beating()
@@ -100,14 +119,13 @@ class Supervisor:
                         process.kill()
                     self._pause(process)
                 if process.poll() is not None:
-                    return self._bury(process.returncode)
-                self._end(process)
-                return False
+                    self._bury(process.returncode, tail, ear, time.monotonic() - begun)
+                else:
+                    self._end(process)
             finally:
                 if process.poll() is None:
                     process.kill()
                 process.wait()
-                assert process.stdin is not None
                 process.stdin.close()
 
     def _pause(self, process: "subprocess.Popen[bytes]") -> None:
@@ -156,7 +174,7 @@ class Supervisor:
     def _end(self, process: "subprocess.Popen[bytes]") -> None:
         """Let the running batch end within the grace time; after it, the batch goes back to the queue."""
         logger.info("stopping: the running batch has %.0f s to end", self._settings.grace_seconds)
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         deadline = time.monotonic() + self._settings.grace_seconds
         while process.poll() is None and time.monotonic() < deadline:
             self._keep_beating()
@@ -166,23 +184,33 @@ class Supervisor:
             process.kill()
             process.wait()
 
-    def _bury(self, code: int) -> bool:
-        """See to what the process held when it died. Returns whether it held anything.
+    def _bury(self, code: int, tail: Tail, ear: Hearing, seconds: float) -> None:
+        """See to what the process held when it died, and count whether it did anything.
 
         Raises:
-            ScanomalyError: it did not die of a scan, but says that it cannot work here.
+            CannotWorkError: it says that it cannot work here, or it was one too many that did nothing.
         """
         if code == CANNOT_WORK:
-            raise ScanomalyError("the worker cannot work here: the lines above say why")
-        what = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        logger.warning("the computing process %s: another takes its place", what)
-        # Before that one starts: what is held in this worker's name would be taken for its own.
+            raise CannotWorkError(f"the worker cannot work here: {tail.last_message()}")
+        end = describe_end(code)
+        # Before another starts: what is held in this worker's name would be taken for its own.
         died = code != NO_STORE
         held = patiently(
             self._settings.store_seconds, lambda: self._store.workers.release(self.name, died), self._stop
         )
         self._call_again()
-        return held
+        # A death with a batch is counted there. Who waited for calls for long did nothing wrong either, unless it
+        # was deaf to them.
+        waited = seconds > _LONGEST_PAUSE and not ear.is_deaf()
+        useful = ear.calls_done > 0 or (died and (held or waited))
+        self._futile = 0 if useful else self._futile + 1
+        if self._futile >= _MOST_FUTILE:
+            last = tail.last_message()
+            raise CannotWorkError(
+                f"the worker stops: its computing process {end}, the {_MOST_FUTILE}th in a row without having done "
+                f"anything{f'; its last line: {last}' if last else ''}"
+            )
+        logger.warning("the computing process %s: another takes its place", end)
 
     def _call_again(self) -> None:
         """Have what was given back done at once. Who cannot be told now will find out by reconciling."""

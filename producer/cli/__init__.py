@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from ...models.errors import ScanomalyError
+from ...models.interrupts import stop_signals_as_interrupt
 from . import follow, make, operate, results
 from .options import DEBUG
 from .output import plain, print_json
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit. Every error ends here, as one line on standard error."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = cli.main(arguments, prog_name="scanomaly", standalone_mode=False)
+        with stop_signals_as_interrupt():  # or a command that is told to stop leaves behind what it has started
+            code = cli.main(arguments, prog_name="scanomaly", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except Exception as error:
         sys.exit(_print_error(error, arguments))

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from ...models.errors import NotAllowedError, ScanomalyError, UsageError
+from ...models.processes import python_command
 from ...models.settings import Settings
 from ..remote import error_kind
 
@@ -84,9 +84,7 @@ class Submissions:
     async def _submit(self, asked: Mapping[str, Any]) -> str:
         await self._room.acquire()
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "scanomaly.producer.server.submitter",
+            *python_command("producer.server.submitter"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )

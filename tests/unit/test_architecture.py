@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from scanomaly.models.processes import python_command
+
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path for folder in ("models", "producer", "worker") for path in (ROOT / folder).rglob("*.py"))
 
@@ -111,3 +113,10 @@ def test_only_the_command_line_prints() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     assert printers <= {"producer/watch.py"}
+
+
+def test_every_process_of_this_program_is_started_in_one_way() -> None:
+    """The one that keeps the current folder off the import path."""
+    starting = {file.relative_to(ROOT).as_posix() for file in FILES if "sys.executable" in file.read_text()}
+    assert starting == {"models/processes.py"}
+    assert "-P" in python_command("worker")

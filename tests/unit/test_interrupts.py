@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from scanomaly.models.database import Database
-from scanomaly.models.interrupts import interrupts_held, sigterm_as_interrupt
+from scanomaly.models.interrupts import interrupts_held, stop_signals_as_interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -27,7 +27,7 @@ def test_an_interrupt_waits_for_the_end(number: signal.Signals) -> None:
             steps.append("went on")
         steps.append("and on")
 
-    with sigterm_as_interrupt(), pytest.raises(KeyboardInterrupt):
+    with stop_signals_as_interrupt(), pytest.raises(KeyboardInterrupt):
         work()
     assert steps == ["went on"]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps, rc_context, rcdefaults
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
@@ -19,6 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from .evaluation import PrecisionRecall, Roc
 from .intervals import GRID, Curve
 from .wording import AXES
+
+rcdefaults()  # whatever a `matplotlibrc` in the current folder says
 
 BINS = 30
 _NO_SOFTWARE: dict[str, Any] = {"Software": None}
