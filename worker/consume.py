@@ -41,6 +41,7 @@ def main() -> int:
     try:
         _check_device(Settings.from_environment())
         from . import tasks
+        from .app import app
 
         tasks.open_process(options.log)
     except StoreUnreachableError as error:
@@ -53,7 +54,7 @@ def main() -> int:
     give_pulse()
     command = ["worker", "--hostname", f"scanomaly@{options.name}", "--loglevel", options.loglevel]
     command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    _run_celery(tasks.app, [*command, *celery_options])
+    _run_celery(app, [*command, *celery_options])
     return 0
 
 

@@ -347,7 +347,7 @@ MANY = 256
 BROKEN: dict[str, tuple[Callable[[], bytes | None], int, FailureKind]] = {
     "cut.nii.gz/axial": (lambda: cut_volume((64, 64, MANY)), 1, FailureKind.TRUNCATED),
     "cut.nii/axial": (lambda: gzip.decompress(cut_volume((64, 64, MANY), 0))[:-1], 1, FailureKind.TRUNCATED),
-    "cut.dcm/frame": (lambda: bytes(128) + b"DICM" + bytes(100), 1, FailureKind.NOT_AN_IMAGE),
+    "cut.dcm/frame": (lambda: bytes(128) + b"DICM" + bytes(100), 1, FailureKind.TRUNCATED),
     "cut.tif/page": (lambda: b"II*\0" + bytes(100), 1, FailureKind.TRUNCATED),
     "text.nii/axial": (lambda: b"text" * 99, 1, FailureKind.MISSING),
     "empty.nii/axial": (lambda: b"", 1, FailureKind.EMPTY),

@@ -290,4 +290,5 @@ def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
         colours = (colours.view(kind) + kind.type(1 << (bits - 1))) & kind.type((1 << bits) - 1)
     if bits < 8:
         return np.rint(colours * (255.0 / ((1 << bits) - 1))).astype(np.uint8)
-    return np.ascontiguousarray(colours >> colours.dtype.type(bits - 8)).astype(np.uint8)
+    grey: NDArray[np.uint8] = (colours >> colours.dtype.type(bits - 8)).astype(np.uint8)
+    return grey
