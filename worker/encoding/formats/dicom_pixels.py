@@ -284,11 +284,11 @@ def _as_stored(value: int, bits: int, is_signed: bool) -> int:
 def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """Colours of up to 64 bits a channel; of those with a sign, the lowest is 0."""
     if colours.dtype.kind == "f":
-        return np.rint(np.clip(np.nan_to_num(colours), 0, 1) * 255).astype(np.uint8)
+        shares: NDArray[Any] = np.clip(np.nan_to_num(colours), 0, 1)
+        return np.rint(shares * 255).astype(np.uint8)
     if colours.dtype.kind == "i":
         kind = np.dtype(f"u{colours.dtype.itemsize}")
         colours = (colours.view(kind) + kind.type(1 << (bits - 1))) & kind.type((1 << bits) - 1)
     if bits < 8:
         return np.rint(colours * (255.0 / ((1 << bits) - 1))).astype(np.uint8)
-    grey: NDArray[np.uint8] = (colours >> colours.dtype.type(bits - 8)).astype(np.uint8)
-    return grey
+    return np.ascontiguousarray(colours >> colours.dtype.type(bits - 8)).astype(np.uint8)
