@@ -284,8 +284,8 @@ def _as_stored(value: int, bits: int, is_signed: bool) -> int:
 def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """Colours of up to 64 bits a channel; of those with a sign, the lowest is 0."""
     if colours.dtype.kind == "f":
-        shares: NDArray[Any] = np.clip(np.nan_to_num(colours), 0, 1)
-        return np.rint(shares * 255).astype(np.uint8)
+        scaled: NDArray[np.uint8] = np.rint(np.clip(np.nan_to_num(colours), 0, 1) * 255).astype(np.uint8)
+        return scaled
     if colours.dtype.kind == "i":
         kind = np.dtype(f"u{colours.dtype.itemsize}")
         colours = (colours.view(kind) + kind.type(1 << (bits - 1))) & kind.type((1 << bits) - 1)
