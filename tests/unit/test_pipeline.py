@@ -430,7 +430,7 @@ class TestFilesThatCannotBeOpened:
 
     def test_leave_nothing_in_memory(self, tmp_path: Path) -> None:
         """Not by the tracebacks of their failures either."""
-        data = cut_volume((256, 256, 100))
+        data = cut_volume((128, 128, 100))
         for number in range(8):
             (tmp_path / f"{number}.nii.gz").write_bytes(data)
         scans = [BatchScan(number, f"{number}.nii.gz/axial/{number:02}") for number in range(8)]
@@ -441,7 +441,7 @@ class TestFilesThatCannotBeOpened:
         finally:
             tracemalloc.stop()
         assert {result.failure for result in results} == {FailureKind.TRUNCATED}
-        assert peak < 2 * (256 * 256 * 100 * 2 + len(data))
+        assert peak < 2 * (128 * 128 * 100 * 2 + len(data))
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[object]:
