@@ -1,13 +1,14 @@
 # make demo   the whole job, here and now: on SCANS=folder, or on the Kaggle images, or on drawn ones
 # make test   everything that CI checks of the program
 # make bench  what Scanomaly costs beside what it has to cost: a table, and bench/results/*.json
+# make formats  each kind of picture, and all cases of the grids, against independent readers
 # make chaos  SEEDS=50: jobs while workers, Redis and the database are killed; prints a table
 PYTHON ?= python3
 SEEDS ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench chaos lint install clean
+.PHONY: demo test bench formats chaos lint install clean
 
 demo: $(VENV)/worker
 	$(BIN)/scanomaly demo $(if $(SCANS),"$(SCANS)")
@@ -19,6 +20,9 @@ test: $(VENV)/test
 
 bench: $(VENV)/test
 	$(BIN)/python -W ignore -m bench
+
+formats: $(VENV)/test
+	FORMATS=all $(BIN)/python -m pytest -q tests/formats
 
 chaos: $(VENV)/test
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --store both --jobs 2

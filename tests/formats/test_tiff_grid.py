@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from scanomaly.models.intensity import Intensity
-from scanomaly.worker.encoding.formats.tiff import open_tiff
+from tests.pictures import decode
 
 HEIGHT, WIDTH = 48, 40
 TILE = (16, 32)
@@ -109,8 +108,7 @@ def expected(case: Case, stored: np.ndarray) -> np.ndarray:
 
 
 def shown(data: bytes) -> np.ndarray:
-    content = open_tiff(data, Intensity("auto"), LIMIT, lambda size: None, has_frames=False)
-    return np.asarray(content.picture(None, lambda size, need: None)).astype(int)
+    return np.asarray(decode(data, LIMIT)).astype(int)
 
 
 def libtiffs(case: Case, data: bytes) -> np.ndarray:

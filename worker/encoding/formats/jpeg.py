@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 
     @property
     def is_for_pillow(self) -> bool:
-        return self.bits == 8 and self.marker != _JPEG_LS
+        return self.bits == 8 and self.marker not in _HIERARCHICAL | {_JPEG_LS, _ARITHMETIC_LOSSLESS}
 
     @property
     def unread(self) -> str:

@@ -34,6 +34,7 @@ _PACKED = {5, 8, 32946, 50013, 32773, 34925, 34926, 50000}
 """LZW, Deflate, PackBits, LZMA, Zstandard: their decoders stop at the size that they are told."""
 _FAX = {2, 3, 4}
 _JPEG = {6, 7, 33007, 34892}
+_APERIO_YCBCR = 33003
 _JPEG_2000 = {33003, 33004, 33005, 34712}
 _PICTURES = _JPEG | _JPEG_2000 | {34887, 34927, 34933, 50001, 50002, 52546}
 """And LERC, WebP, PNG, JPEG XL: each strip or tile says by itself how large it is."""
@@ -183,7 +184,7 @@ class SampledPage:
             return Image.fromarray(255 - grey if self._photometric == _MIN_IS_WHITE else grey).convert("RGB")
         if self._photometric == _CMYK:
             return Image.fromarray(bytes_, "CMYK").convert("RGB")
-        if self._photometric == _YCBCR and self._page.photometric == _YCBCR and not self._decoder_makes_rgb():
+        if self._photometric == _YCBCR and not self._decoder_makes_rgb():
             return Image.fromarray(bytes_, "YCbCr").convert("RGB")
         if self._kept == 4:
             height, width, _ = bytes_.shape
@@ -258,6 +259,8 @@ class SampledPage:
 
     def _find_photometric(self) -> int:
         """PhotometricInterpretation, and without it what libtiff takes."""
+        if self._page.compression == _APERIO_YCBCR:  # its files say RGB
+            return _YCBCR
         if tags.PHOTOMETRIC in self._directory.entries or self._page.compression == 6:
             return int(self._page.photometric)
         if self._page.compression in _FAX:
@@ -265,7 +268,7 @@ class SampledPage:
         return _RGB if self._page.samplesperpixel >= 3 else _MIN_IS_BLACK
 
     def _decoder_makes_rgb(self) -> bool:
-        """Whether the codec turned the colours into RGB: JPEG does, and JPEG 2000 with a transform of its own."""
+        """Whether the codec turned the colours into RGB: all do but JPEG 2000."""
         return self._page.compression in _JPEG | {34927, 34933, 50001, 50002, 52546}
 
     def _check(self) -> None:
