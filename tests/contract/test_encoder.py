@@ -1,6 +1,7 @@
 """Embeddings are what the libraries themselves compute, one image at a time."""
 
 import dataclasses
+import gc
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from sklearn.metrics import roc_auc_score
 
 from scanomaly.models.encoders import OFFLINE_ENCODER, EncoderSpec, parse_encoder
 from scanomaly.models.errors import EncoderError
@@ -32,6 +32,8 @@ from scanomaly.worker.patches import unpack
 from tests.pictures import decode
 
 LIMIT = 100_000_000
+MODEL = "ViT-S-32"
+"""As the default in all but its width: 250 MB instead of 600, for each copy of its weights."""
 
 
 def draw(folder: Path, count: int) -> list[Path]:
@@ -76,17 +78,17 @@ def check_batching(encoder: Encoder, tensors: list[torch.Tensor]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """ViT-B-32 with seeded weights: 600 MB, deleted after use."""
-    path = tmp_path_factory.mktemp("weights") / "vit-b-32.pt"
+    """The model with seeded weights, deleted after use."""
+    path = tmp_path_factory.mktemp("weights") / "weights.pt"
     torch.manual_seed(20)
-    torch.save(open_clip.create_model("ViT-B-32").state_dict(), path)
+    torch.save(open_clip.create_model(MODEL).state_dict(), path)
     yield path
     path.unlink()
 
 
 @pytest.fixture(scope="module")
 def vit(checkpoint: Path) -> Encoder:
-    return load_encoder(parse_encoder("ViT-B-32", checkpoint), device="cpu")
+    return load_encoder(parse_encoder(MODEL, checkpoint), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +96,16 @@ def offline() -> Encoder:
     return load_encoder(parse_encoder(OFFLINE_ENCODER), device="cpu")
 
 
+@pytest.fixture(autouse=True)
+def no_model_is_left() -> Iterator[None]:
+    """An error's traceback holds the model that was being loaded, in a circle."""
+    yield
+    gc.collect()
+
+
 class TestOpenClip:
     def test_equals_a_plain_open_clip_loop(self, vit: Encoder, checkpoint: Path, drawn: list[Path]) -> None:
-        model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32", pretrained=str(checkpoint))
+        model, _, preprocess = open_clip.create_model_and_transforms(MODEL, pretrained=str(checkpoint))
         model.eval()
         rows = []
         with torch.no_grad():
@@ -107,7 +116,7 @@ class TestOpenClip:
 
         vectors = check_batching(vit, pixels(vit, drawn))
         assert vectors.dtype == np.float32
-        assert vectors.shape == (len(drawn), vit.dimension) == (len(drawn), 512)
+        assert vectors.shape == (len(drawn), vit.dimension) == (len(drawn), 384)
         assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-6
         assert np.abs(1 - (vectors * expected).sum(axis=1)).max() < 1e-6
         assert np.abs(vectors - expected).max() < 1e-5
@@ -120,7 +129,7 @@ class TestOpenClip:
         assert np.ptp(scores(expected)) > 1e-3, "the images are too alike for the test to mean anything"
 
     def test_what_it_says_of_itself(self, vit: Encoder, checkpoint: Path) -> None:
-        assert vit.key == parse_encoder("ViT-B-32", checkpoint).key
+        assert vit.key == parse_encoder(MODEL, checkpoint).key
         assert (vit.device, vit.image_size) == ("cpu", (224, 224))
 
     def test_preprocess_is_safe_in_threads(self, vit: Encoder, drawn: list[Path]) -> None:
@@ -131,7 +140,7 @@ class TestOpenClip:
         assert alone[0].dtype == torch.uint8
 
     def test_bf16_is_near(self, vit: Encoder, checkpoint: Path, drawn: list[Path]) -> None:
-        low = load_encoder(parse_encoder("ViT-B-32", checkpoint, "bf16"), device="cpu")
+        low = load_encoder(parse_encoder(MODEL, checkpoint, "bf16"), device="cpu")
         tensors = pixels(vit, drawn[:4])
         vectors = low.encode(tensors)
         assert vectors.dtype == np.float32
@@ -139,37 +148,36 @@ class TestOpenClip:
         assert 1e-7 < np.abs(1 - (vectors * vit.encode(tensors)).sum(axis=1)).max() < 1e-3
 
     def test_the_file_changed_since_the_job_was_submitted(self, checkpoint: Path, tmp_path: Path) -> None:
-        spec = dataclasses.replace(parse_encoder("ViT-B-32", checkpoint), weights_file=str(tmp_path / "other.pt"))
+        spec = dataclasses.replace(parse_encoder(MODEL, checkpoint), weights_file=str(tmp_path / "other.pt"))
         with pytest.raises(EncoderError, match="cannot be read"):
             load_encoder(spec)
         (tmp_path / "other.pt").write_bytes(b"other")
         with pytest.raises(EncoderError, match="changed since the job was submitted"):
             load_encoder(spec)
 
-    def test_weights_of_another_model(self, checkpoint: Path) -> None:
-        for model in ("ViT-S-32", "RN50"):
-            message = self.refusal(model, checkpoint)
-            assert f"does not fit {model}" in message
+    @pytest.mark.parametrize("model", ["ViT-S-32-alt", "RN50"])
+    def test_weights_of_another_model(self, checkpoint: Path, model: str) -> None:
+        assert f"does not fit {model}" in self.refusal(model, checkpoint)
 
     @pytest.mark.parametrize(
         ("name", "content", "says"),
         [
             ("a.pt", b"", "is empty"),
-            ("a.pt", np.random.default_rng(0).bytes(5000), "is not a checkpoint of ViT-B-32"),
-            ("a.safetensors", np.random.default_rng(0).bytes(5000), "is not a checkpoint of ViT-B-32"),
-            ("a.npz", b"PK" + bytes(100), "is not a checkpoint of ViT-B-32"),
+            ("a.pt", np.random.default_rng(0).bytes(5000), f"is not a checkpoint of {MODEL}"),
+            ("a.safetensors", np.random.default_rng(0).bytes(5000), f"is not a checkpoint of {MODEL}"),
+            ("a.npz", b"PK" + bytes(100), f"is not a checkpoint of {MODEL}"),
             ("a.bin", b"\n<!DOCTYPE html><html>Please log in</html>", "is a web page"),
             ("a.bin", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         ],
     )
     def test_files_that_are_no_weights(self, tmp_path: Path, name: str, content: bytes, says: str) -> None:
         (tmp_path / name).write_bytes(content)
-        assert says in self.refusal("ViT-B-32", tmp_path / name)
+        assert says in self.refusal(MODEL, tmp_path / name)
 
     @pytest.mark.parametrize("content", [[1, 2], {}, {"state_dict": 3}, {"a": "b"}], ids=repr)
     def test_files_that_torch_reads_and_are_no_weights(self, tmp_path: Path, content: object) -> None:
         torch.save(content, tmp_path / "a.pt")
-        self.refusal("ViT-B-32", tmp_path / "a.pt")
+        self.refusal(MODEL, tmp_path / "a.pt")
 
     def test_a_pickle_is_not_run(self, tmp_path: Path) -> None:
         class Evil:
@@ -177,7 +185,7 @@ class TestOpenClip:
                 return open, (str(tmp_path / "ran"), "w")
 
         torch.save({"state_dict": Evil()}, tmp_path / "a.pt")
-        self.refusal("ViT-B-32", tmp_path / "a.pt")
+        self.refusal(MODEL, tmp_path / "a.pt")
         assert not (tmp_path / "ran").exists()
 
     def test_weights_that_are_not_finite(self, checkpoint: Path, tmp_path: Path) -> None:
@@ -185,7 +193,7 @@ class TestOpenClip:
         state["visual.proj"] = state["visual.proj"] * torch.nan
         torch.save(state, tmp_path / "a.pt")
         del state
-        assert "not finite" in self.refusal("ViT-B-32", tmp_path / "a.pt")
+        assert "not finite" in self.refusal(MODEL, tmp_path / "a.pt")
         (tmp_path / "a.pt").unlink()
 
     def refusal(self, model: str, path: Path) -> str:
@@ -260,25 +268,6 @@ class TestOffline:
     def test_batches_of_drawn_images(self, offline: Encoder, drawn: list[Path]) -> None:
         vectors = check_batching(offline, pixels(offline, drawn))
         assert vectors.shape == (len(drawn), 1280)
-
-    def test_brain_mri(self, offline: Encoder, brain_mri: Path) -> None:
-        """The measured quality of this encoder with the centroid: 0.816 in-sample and 0.794 leave-one-out."""
-        paths = sorted(path for path in brain_mri.rglob("*") if path.is_file())
-        assert len(paths) == 253
-        contents = np.array([path.read_bytes() for path in paths], dtype=object)
-        tumour = np.array([path.parent.name == "yes" for path in paths])
-        tensors = pixels(offline, paths)
-        check_batching(offline, tensors[::8])
-        vectors = embed(offline, tensors).astype(np.float64)
-
-        total = vectors[~tumour].sum(axis=0)
-        in_sample = 1 - vectors @ total / np.linalg.norm(total)
-        left_out = in_sample.copy()
-        for at in np.flatnonzero(~tumour):
-            others = total - vectors[(contents == contents[at]) & ~tumour].sum(axis=0)
-            left_out[at] = 1 - vectors[at] @ others / np.linalg.norm(others)
-        assert roc_auc_score(tumour, in_sample) == pytest.approx(0.816, abs=0.002)
-        assert roc_auc_score(tumour, left_out) == pytest.approx(0.794, abs=0.002)
 
     def test_a_narrow_image_is_refused(self, offline: Encoder) -> None:
         with pytest.raises(ImageFailure) as caught:
@@ -375,14 +364,14 @@ class TestPatches:
         return smooth.reshape(channels, rows // times, times, columns // times, times).mean(axis=(2, 4))
 
     def test_tokens_of_a_vision_transformer(self, checkpoint: Path, vit: Encoder, drawn: list[Path]) -> None:
-        """7 × 7 places, and 3 · 768 channels that become 512 with the distances nearly kept."""
-        spec = dataclasses.replace(parse_encoder("ViT-B-32", checkpoint), patches=True)
+        """7 × 7 places, and 3 · 384 channels that become 512 with the distances nearly kept."""
+        spec = dataclasses.replace(parse_encoder(MODEL, checkpoint), patches=True)
         patching = load_encoder(spec, device="cpu")
         tensors = pixels(patching, drawn[:4])
         assert np.abs(patching.encode(tensors) - vit.encode(pixels(vit, drawn[:4]))).max() < 1e-6
         found = np.stack([unpack(packed) for packed in patching.encode_patches(tensors)])
         assert found.shape == (4, 7, 7, 512)
-        model = open_clip.create_model("ViT-B-32", pretrained=str(checkpoint)).eval()
+        model = open_clip.create_model(MODEL, pretrained=str(checkpoint)).eval()
         batch = torch.stack([views.whole for views in tensors]).permute(0, 3, 1, 2).float() / 255
         norm = open_clip.get_model_preprocess_cfg(model)
         mean, deviation = (torch.tensor(norm[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
@@ -393,10 +382,10 @@ class TestPatches:
             model.encode_image((batch - mean) / deviation)
         layers = []
         for number, tokens in enumerate(kept):
-            grid = tokens[:, 1:].reshape(4, 7, 7, 768).permute(0, 3, 1, 2).numpy()
+            grid = tokens[:, 1:].reshape(4, 7, 7, 384).permute(0, 3, 1, 2).numpy()
             layer = grid if number == 2 else np.stack([self.averaged(one, 1) for one in grid])
             layers.append(layer / np.linalg.norm(layer, axis=1, keepdims=True))
-        expected = np.concatenate(layers, axis=1).transpose(0, 2, 3, 1).reshape(-1, 3 * 768) / 3**0.5
+        expected = np.concatenate(layers, axis=1).transpose(0, 2, 3, 1).reshape(-1, 3 * 384) / 3**0.5
         flat = found.reshape(-1, 512)
         distances = [np.linalg.norm(rows[:60, None] - rows[None, 60:120], axis=2) for rows in (flat, expected)]
         assert np.corrcoef(distances[0].ravel(), distances[1].ravel())[0, 1] > 0.95
@@ -416,8 +405,8 @@ class TestPatches:
 
     def test_sentences(self, checkpoint: Path) -> None:
         sentences = ["a healthy scan", "a scan with a lesion"]
-        vectors = load_text_tower(parse_encoder("ViT-B-32", checkpoint))(sentences)
-        model = open_clip.create_model("ViT-B-32", pretrained=str(checkpoint)).eval()
+        vectors = load_text_tower(parse_encoder(MODEL, checkpoint))(sentences)
+        model = open_clip.create_model(MODEL, pretrained=str(checkpoint)).eval()
         with torch.no_grad():
             expected = model.encode_text(open_clip.tokenize(sentences)).numpy()
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
