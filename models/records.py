@@ -187,6 +187,8 @@ class Worker:
     """How many batches, or jobs to score, it holds."""
     encoders: tuple[str, ...] = ()
     """Names of encoders whose weights it has, as `--encoder` takes them."""
+    stop_reason: str | None = None
+    """Why it stopped, where nobody told it to."""
 
 
 @dataclass(frozen=True)

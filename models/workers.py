@@ -50,7 +50,8 @@ class Workers:
         """
         with self._database.write() as session:
             now = self._database.now(session)
-            session.execute(update(WorkerRow).where(WorkerRow.name == name).values(stopped_at=now))
+            stopped = update(WorkerRow).where(WorkerRow.name == name)
+            session.execute(stopped.values(stopped_at=now, stop_reason=reason))
             _release(session, [name], died=False)
 
     def release(self, name: str, died: bool) -> bool:
@@ -98,6 +99,7 @@ class Workers:
                     alive=row.name in alive,
                     running=counts.get(row.name, 0),
                     encoders=tuple(row.encoders),
+                    stop_reason=row.stop_reason,
                 )
                 for row in session.scalars(select(WorkerRow).order_by(WorkerRow.started_at.desc(), WorkerRow.name))
             ]

@@ -23,6 +23,7 @@ def worker_json(worker: Worker) -> dict[str, Any]:
         "started_at": worker.started_at.isoformat(),
         "beat_at": worker.beat_at.isoformat(),
         "stopped_at": iso(worker.stopped_at),
+        "stop_reason": worker.stop_reason,
     }
 
 
@@ -41,6 +42,7 @@ def worker_from_json(document: Mapping[str, Any]) -> Worker:
         alive=document["state"] == "alive",
         running=document["running"],
         encoders=tuple(document.get("encoders", ())),  # a service of an older version tells none
+        stop_reason=document.get("stop_reason"),  # a service of an older version does not tell
     )
 
 
@@ -48,6 +50,7 @@ def worker_line(worker: Worker) -> str:
     """A worker for a person."""
     work = "works" if worker.running else "waits"
     what = work if worker.alive else f"last heard of {worker.beat_at.astimezone():%Y-%m-%d %H:%M:%S}"
+    what += f": {worker.stop_reason}" if worker.stop_reason else ""
     return f"{worker.name:<40}  {worker_state(worker):<7}  {worker.device:<6}  {what}"
 
 

@@ -147,6 +147,7 @@ class Worker(BaseModel):
     started_at: datetime
     beat_at: datetime
     stopped_at: datetime | None
+    stop_reason: str | None
 
 
 class WorkerList(BaseModel):

@@ -9,6 +9,7 @@ import socket
 import uvicorn
 
 from ...models.errors import UsageError
+from ...models.interrupts import stop_signals
 from ...models.settings import Settings
 from .access import is_loopback
 from .app import make_app
@@ -23,7 +24,7 @@ _STOP_SECONDS = 5
 def serve_forever(
     settings: Settings, host: str, port: int, tls_cert: str | None = None, tls_key: str | None = None
 ) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM, SIGINT or SIGHUP.
 
     Args:
         settings: the settings.
@@ -66,7 +67,10 @@ def serve_forever(
     if not settings.api_roots:
         logger.info("it takes no jobs: name folders with --root or SCANOMALY_API_ROOTS")
     gc.freeze()  # what is loaded by now stays: the collector need not look at it again and again
-    _Server(config).run(sockets=[listening])
+    server = _Server(config)
+    if signal.SIGHUP in stop_signals():
+        signal.signal(signal.SIGHUP, server.handle_exit)  # the other two are set by uvicorn
+    server.run(sockets=[listening])
     logger.info("stopped")
     logging.shutdown()
     os._exit(0)  # Python would wait for a thread that waits for a database, for as long as that does not answer

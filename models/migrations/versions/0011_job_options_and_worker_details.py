@@ -1,4 +1,4 @@
-"""What a job was asked for with, so that it can be run again; the encoders that a worker has."""
+"""What a job was asked for with, so that it can be run again; which encoders a worker has, and why it stopped."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,8 +12,10 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("options", sa.JSON(), nullable=True))
     op.add_column("workers", sa.Column("encoders", sa.JSON(), nullable=False, server_default="[]"))
+    op.add_column("workers", sa.Column("stop_reason", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("workers", "stop_reason")
     op.drop_column("workers", "encoders")
     op.drop_column("jobs", "options")
