@@ -51,7 +51,7 @@ def open_process(log: str | None) -> None:
 @app.task(name=EMBED_TASK, bind=True)  # type: ignore[untyped-decorator]
 def embed(task: Task, batch_id: int) -> None:
     """Embed one batch."""
-    if not (isinstance(batch_id, int) and 0 < batch_id < 2**63):
+    if type(batch_id) is not int or not 0 < batch_id < 2**63:
         raise ValueError(f"no batch has the id {batch_id!r}")  # nobody sends that: Celery logs it, and that is all
     worker = _worker(task)
     _run(
