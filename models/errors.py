@@ -102,6 +102,10 @@ class BrokerUnreachableError(ScanomalyError):
     exit_code = 69
 
 
+class BrokerRightsError(BrokerUnreachableError):
+    """The broker does not let its user do what workers do."""
+
+
 class ServiceUnreachableError(ScanomalyError):
     """The service cannot be reached: check its URL, and that `scanomaly serve` runs there."""
 

@@ -15,9 +15,10 @@ from typing import Any
 from celery import Celery
 from celery.loaders.app import AppLoader
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
-from .errors import BrokerUnreachableError
+from .broker_rights import RIGHTS, missing_right
+from .errors import BrokerRightsError, BrokerUnreachableError
 from .records import Call
 from .settings import BATCHES_AT_ONCE, Settings, hide_password
 from .states import Priority
@@ -129,21 +130,27 @@ class Queue:
     """Sends wake-up calls."""
 
     def __init__(self, settings: Settings, app: Celery | None = None) -> None:
-        self.name = hide_password(settings.resolved_broker_url)
+        own = settings.broker_url is not None
+        self.name = hide_password(settings.resolved_broker_url) if own else str(settings.broker_socket)
         self._app = app or make_celery(settings)
 
     def check(self) -> None:
-        """Ask the broker for an answer.
+        """Ask the broker for an answer, and whether its user may do what workers do.
 
         Raises:
             BrokerUnreachableError: it gives none.
+            BrokerRightsError: the user may not.
         """
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_SECONDS)
-                connection.default_channel.client.ping()
+                channel = connection.default_channel
+                channel.client.ping()
+                refused = missing_right(channel, (_EMBED_QUEUE, _AGGREGATE_QUEUE))
         except _BROKER_ERRORS as error:
             raise self._unreachable(error) from error
+        if refused is not None:
+            raise self._not_allowed(refused)
 
     def embed(self, calls: Iterable[Call]) -> int:
         """Say that batches wait to be embedded. Returns how many calls were sent."""
@@ -224,12 +231,20 @@ class Queue:
 
     def _unreachable(self, error: Exception) -> BrokerUnreachableError:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, NoPermissionError) or isinstance(error.__cause__, NoPermissionError):
+            return self._not_allowed(reason)
         if isinstance(error, _URL_ERRORS):
             # Theirs may quote a part of the password.
             reason = "not a URL of a Redis server; in a password, @ is written %40, / %2F, # %23"
         return BrokerUnreachableError(
             f"the broker {self.name} cannot be used ({reason}): check SCANOMALY_BROKER_URL, or unset it for the "
             "embedded one"
+        )
+
+    def _not_allowed(self, refused: str) -> BrokerRightsError:
+        return BrokerRightsError(
+            f"the broker {self.name} does not let its user do what workers do ({refused}): "
+            f"ACL SETUSER USER {RIGHTS}"
         )
 
 

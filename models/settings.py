@@ -11,6 +11,7 @@ from typing import Any
 
 import platformdirs
 
+from .broker_url import parse_broker_url, socket_url
 from .errors import UsageError
 
 PREFIX = "SCANOMALY_"
@@ -84,7 +85,7 @@ class Settings:
         """
         names: dict[str, Callable[[str], Any]] = {
             "home": lambda text: Path(text).expanduser().absolute(),
-            "broker_url": str,
+            "broker_url": parse_broker_url,
             "store_url": str,
             "batch_size": _positive,
             "device": str,
@@ -143,7 +144,7 @@ class Settings:
     @property
     def resolved_broker_url(self) -> str:
         """The URL of the broker, as Celery takes it. May hold a password: never print it whole."""
-        url = self.broker_url or f"redis+socket://{self.broker_socket}"
+        url = self.broker_url or socket_url(str(self.broker_socket))
         if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:
             # kombu would not look at the server's certificate.
             url += ("&" if "?" in url else "?") + "ssl_cert_reqs=required"

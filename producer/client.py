@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self, Unpack
 
+from ..models.broker_url import parse_broker_url
 from ..models.errors import WaitTimeoutError
 from ..models.patience import patiently
 from ..models.records import JobFilter, ListedScan, ScanFilter, Worker
@@ -49,8 +50,9 @@ class Client:
         if url is not None and url.startswith(("http://", "https://")):
             self._jobs: Jobs = RemoteJobs(url, token or settings.api_token)
         else:
-            named = {name: value for name, value in (("store_url", url), ("broker_url", broker_url)) if value}
-            self._jobs = StoreJobs(replace(settings, **named))  # type: ignore[arg-type]
+            settings = replace(settings, store_url=url) if url else settings
+            settings = replace(settings, broker_url=parse_broker_url(broker_url)) if broker_url else settings
+            self._jobs = StoreJobs(settings)
         self._store_seconds = settings.store_seconds
 
     def __enter__(self) -> Self:

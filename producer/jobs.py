@@ -13,7 +13,7 @@ from ..models.records import Job, JobFilter, ListedScan, Place, ScanFilter, Subm
 from ..models.scorers import check_scorers, needs_patches, parse_scorers
 from ..models.settings import Settings
 from ..models.store import Store
-from .local import call_scorers, call_workers
+from .local import call_scorers, call_workers, require_broker_rights
 from .local import resume as resume_work
 from .status import JobStatus, job_status
 from .submit import JobOptions, make_request, prepare, store_job
@@ -102,11 +102,13 @@ class StoreJobs:
             UsageError, SourceError, DatasetError, EncoderError: what is asked for cannot be right.
             KeyReusedError: the key was used for another submission.
             StoreUnreachableError: the store was away for too long.
+            BrokerRightsError: the broker's user may not do what workers do.
         """
         with_key = None if key is None else SubmissionKey(key, _digest(source, options))
         if with_key is not None and (before := self._submitted(with_key)) is not None:
             return before
         prepared = prepare(make_request(source, self._settings, **options), self._settings)
+        require_broker_rights(self._settings)
         call = partial(call_workers, self._settings, self._store)
         try:
             job = store_job(prepared, self._store, self._settings, call, stored, with_key)

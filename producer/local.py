@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..models.encoders import OFFLINE_ENCODER, EncoderSpec, parse_encoder
 from ..models.errors import (
+    BrokerRightsError,
     BrokerUnreachableError,
     EncoderError,
     HubUnreachableError,
@@ -55,6 +56,23 @@ def broker(settings: Settings, store: Store) -> Iterator["EmbeddedBroker | None"
             # Broker and store are of this home alone, and nobody used the broker: so nobody works.
             store.workers.release_all()
         yield embedded
+
+
+def require_broker_rights(settings: Settings) -> None:
+    """Find out before a job is stored that no worker will ever hear of it.
+
+    A broker that is away for now is no reason not to store one.
+
+    Raises:
+        BrokerRightsError: the broker's user may not do what workers do.
+    """
+    if settings.broker_url is not None:
+        try:
+            _queue(settings).check()
+        except BrokerRightsError:
+            raise
+        except BrokerUnreachableError:
+            pass  # `call_workers` says so
 
 
 def call_workers(settings: Settings, store: Store, job_id: str) -> list[str]:

@@ -96,7 +96,7 @@ def _submit_there(source: str, server: str | None, as_json: bool, **options: Any
 
 
 def _submit_here(source: str, settings: Settings, as_json: bool, **options: Any) -> int:
-    from ..local import call_workers
+    from ..local import call_workers, require_broker_rights
     from ..submit import store_job
     from ..watch import make_counter
 
@@ -105,6 +105,7 @@ def _submit_here(source: str, settings: Settings, as_json: bool, **options: Any)
     said: list[str] = []
     if settings.broker_url is None:
         _require_encoder(prepared.request.encoder)  # the workers are on this machine too
+    require_broker_rights(settings)
 
     def stored(job_id: str, files: int) -> None:
         if not as_json and not said:
