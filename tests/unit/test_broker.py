@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scanomaly.models.broker_url import parse_broker_url
-from scanomaly.models.errors import UsageError
+from scanomaly.models.errors import BrokerUnreachableError, UsageError
 from scanomaly.models.queue import Queue, make_celery
 from scanomaly.models.settings import Settings
 from scanomaly.producer.broker import EmbeddedBroker
@@ -102,3 +102,20 @@ def test_the_embedded_broker_in_an_odd_home(name: str) -> None:
             Queue(settings).check()
             assert set(Queue(settings).depths().values()) == {0}
         assert [path.name for path in Path(folder).iterdir()] == [name]
+
+
+def test_a_broker_that_does_not_start_is_told_with_its_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "valkey-server"
+    program.write_text("#!/bin/sh\necho 'libssl.so.3: cannot open shared object file' >&2\nexit 127\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("scanomaly.producer.broker.get_binary_path", lambda: program)
+    with tempfile.TemporaryDirectory(prefix="s-") as folder:
+        log = Path(folder, "broker", "valkey.log")
+        with pytest.raises(BrokerUnreachableError) as caught, EmbeddedBroker(Settings(home=Path(folder))):
+            pass
+        assert str(caught.value) == (
+            f"the embedded broker does not start: libssl.so.3: cannot open shared object file ({log} has more)"
+        )
+        assert log.exists()
