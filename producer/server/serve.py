@@ -9,7 +9,7 @@ import socket
 import uvicorn
 
 from ...models.errors import UsageError
-from ...models.interrupts import stop_signals
+from ...models.interrupts import when_told_to_stop
 from ...models.settings import Settings
 from .access import is_loopback
 from .app import make_app
@@ -61,15 +61,14 @@ def serve_forever(
         ssl_certfile=tls_cert,
         ssl_keyfile=tls_key,
     )
+    server = _Server(config)
+    when_told_to_stop(server.handle_exit)  # uvicorn sets two of them, and not before it has started
     scheme = "https" if tls_cert else "http"
     shown = f"[{host}]" if ":" in host else host
     logger.info("serving on %s://%s:%d", scheme, shown, listening.getsockname()[1])
     if not settings.api_roots:
         logger.info("it takes no jobs: name folders with --root or SCANOMALY_API_ROOTS")
     gc.freeze()  # what is loaded by now stays: the collector need not look at it again and again
-    server = _Server(config)
-    if signal.SIGHUP in stop_signals():
-        signal.signal(signal.SIGHUP, server.handle_exit)  # the other two are set by uvicorn
     server.run(sockets=[listening])
     logger.info("stopped")
     logging.shutdown()

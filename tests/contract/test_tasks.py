@@ -39,6 +39,8 @@ def process(store: Store, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def end(code: int) -> None:
         raise EndedError(code)
 
+    # What pytest-xdist keeps of a test's log it sends as UTF-8, which one of the messages is not.
+    monkeypatch.setattr(tasks.logger, "disabled", True)
     monkeypatch.setenv("SCANOMALY_STORE_URL", url)
     monkeypatch.setenv("SCANOMALY_HOME", str(tmp_path))
     monkeypatch.setattr("scanomaly.worker.tasks.os._exit", end)

@@ -123,7 +123,7 @@ def submit(page: Page, folder: Path) -> str:
 
 
 def cancel(page: Page) -> None:
-    page.get_by_role("link", name="Cancel").click()
+    page.get_by_role("link", name="Cancel …").click()
     page.get_by_role("button", name="Cancel the job").click()
 
 
@@ -158,10 +158,10 @@ def widths(page: Page) -> tuple[int, int]:
 def test_a_person_submits_watches_and_opens_the_report(browser: Browser, working: Service, scans: Path) -> None:
     with looking(browser, working.url) as page:
         job = submit(page, scans / "many")
-        page.get_by_role("link", name="Cancel").focus()
+        page.get_by_role("link", name="Cancel …").focus()
         page.evaluate(_WATCH)
         expect(page.locator(".state")).to_have_text("done", timeout=2 * _SECONDS)
-        expect(page.get_by_role("link", name="Cancel")).to_have_count(0)
+        expect(page.get_by_role("link", name="Cancel …")).to_have_count(0)
         seen = page.evaluate("window.seen")
         scans_done = {int(figures[0].split()[0]) for figures, _ in seen}
         assert len(scans_done) >= 3, seen
@@ -216,10 +216,10 @@ def test_a_job_is_steered_with_the_keyboard(browser: Browser, service: Service, 
         page.wait_for_url(f"**/jobs/{waiting}")
         expect(page.locator(".state")).to_have_text("paused")
         page.get_by_role("button", name="Resume").press("Enter")
-        page.get_by_role("link", name="Cancel").press("Enter")
+        page.get_by_role("link", name="Cancel …").press("Enter")
         page.get_by_role("link", name="Keep the job").press("Enter")
         expect(page.locator(".state")).to_have_text("stalled")
-        page.get_by_role("link", name="Cancel").press("Enter")
+        page.get_by_role("link", name="Cancel …").press("Enter")
         page.get_by_role("button", name="Cancel the job").press("Space")
         expect(page.locator(".state")).to_have_text("cancelled")
         expect(page.get_by_role("button")).to_have_count(0)

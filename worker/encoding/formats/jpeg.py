@@ -52,7 +52,7 @@ def read_frame(data: bytes) -> Frame | None:
     """What a file says of its picture; None where its header is damaged."""
     for marker, start, end in _segments(data):
         if marker == _JPEG_LS or (0xC0 <= marker <= 0xCF and marker not in _NO_FRAMES):
-            if end - start < 10:
+            if min(end, len(data)) - start < 10:
                 return None
             bits, height, width, samples = struct.unpack_from(">BHHB", data, start + 4)
             return Frame(marker, bits, (width, height), samples)
