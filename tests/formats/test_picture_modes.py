@@ -173,6 +173,10 @@ def jpeg() -> bytes:
     return encoded(SMOOTH, "JPEG", quality=95)
 
 
+def grey_jpeg() -> bytes:
+    return encoded(GREY, "JPEG", quality=95)
+
+
 def deep_jpeg(values: np.ndarray, bits: int, lossless: bool) -> bytes:
     return imagecodecs.jpeg8_encode(values, level=100, bitspersample=bits, lossless=lossless)
 
@@ -536,6 +540,10 @@ ROWS = [
             in_jpeg(DEEP, "minisblack", scaled(DEEP), 3, bitspersample=12),
             in_jpeg(SMOOTH.astype(np.uint16) * 16, "rgb", SMOOTH.astype(int), 6, bitspersample=12),
             in_jpeg(DEEP, "minisblack", scaled(DEEP), 0, bitspersample=16, lossless=True),
+            File(
+                lambda: raw_tiff(grey_jpeg(), [8], {259: (3, [6]), 262: (3, [1]), 513: (4, [8])}),
+                lambda data: as_rgb(np.asarray(imagecodecs.tiff_decode(data))),
+            ),
             File(
                 lambda: raw_tiff(
                     jpeg(),

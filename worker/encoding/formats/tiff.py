@@ -201,6 +201,8 @@ def _is_for_pillow(directory: Directory) -> bool:
     compression = directory.number(tags.COMPRESSION, 1)
     return (
         compression in _PILLOWS_CODECS
+        # It takes all old JPEG for colours.
+        and not (compression == _OLD_JPEG and directory.number(tags.SAMPLES, 3) == 1)
         and set(directory.numbers(tags.BITS, (1,))) <= _PILLOWS_BITS
         and set(directory.numbers(tags.SAMPLE_FORMAT, (1,))) == {1}
         # Without it, Pillow takes 0 for white.
