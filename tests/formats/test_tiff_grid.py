@@ -17,6 +17,9 @@ import tifffile
 
 from tests.pictures import decode
 
+# pytest takes away the filters that images.py sets.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 HEIGHT, WIDTH = 48, 40
 TILE = (16, 32)
 ROWS = 20
