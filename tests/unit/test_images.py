@@ -7,15 +7,19 @@ import subprocess
 import sys
 import textwrap
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
 
+from scanomaly.models.intensity import parse_intensity
 from scanomaly.models.settings import Settings
 from scanomaly.models.states import FailureKind
+from scanomaly.worker.encoding.formats.pictures import PictureContent
 from scanomaly.worker.encoding.images import ImageFailure, decoding_bytes, thumbnail
 from tests.pictures import decode
 
@@ -208,6 +212,25 @@ class TestDeepGrey:
     def test_nothing_finite(self) -> None:
         data = encoded(Image.fromarray(np.full((3, 3), np.nan, np.float32)), "TIFF")
         assert failure(data).kind is FailureKind.NOT_AN_IMAGE
+
+    @pytest.mark.parametrize(
+        "encode",
+        [
+            lambda grey: imagecodecs.png_encode(np.dstack([grey, grey])),
+            lambda grey: imagecodecs.jpeg8_encode(grey, bitspersample=12, lossless=True),
+            imagecodecs.jpegls_encode,
+        ],
+    )
+    @pytest.mark.parametrize("kind", ["window", "percentile", "minmax"])
+    def test_intensity(self, encode: Callable[[np.ndarray], bytes], kind: str) -> None:
+        grey = self.ramp.astype(np.uint16)
+        low, high = {"window": (1499.5, 1999.5), "percentile": np.percentile(grey, (10, 90))}.get(
+            kind, (1000, 4095)
+        )
+        intensity = parse_intensity({"window": "window:1750,501", "percentile": "percentile:10,90"}.get(kind, kind))
+        content = PictureContent(encode(grey), intensity, LIMIT)
+        shown = np.asarray(content.picture(None, lambda size, need: None))[..., 0]
+        assert np.abs(shown - np.clip((grey - low) * (255 / (high - low)), 0, 255)).max() <= 1
 
 
 class TestBadImages:

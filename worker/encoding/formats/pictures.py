@@ -92,12 +92,13 @@ class PictureContent:
         return self._deep_picture(values, "JPEG")
 
     def _jpeg_of_8_bits(self, announce: Announce) -> Image.Image:
+        """As Pillow reads it: where metadata keep it from that, without them."""
         try:
             return self._pillows(Source(self._data), announce)
         except ImageFailure as failure:
             if failure.kind is not FailureKind.TRUNCATED:
                 raise
-            announce((1, 1), len(self._data) + _BYTES_PER_PICTURE)
+            announce((1, 1), len(self._data) + _BYTES_PER_PICTURE)  # for the copy; the picture's own follows
             bare = jpeg.without_metadata(self._data)
             if bare is None or len(bare) == len(self._data):
                 raise
