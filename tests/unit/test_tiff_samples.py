@@ -133,6 +133,11 @@ class TestBadPages:
         assert decode(data, DEEP.size).size == (WIDTH, HEIGHT)
         assert failure(data, DEEP.size - 1).kind is FailureKind.TOO_LARGE
 
+    def test_strips_of_another_kind_than_their_page(self) -> None:
+        """Values of 16 bits would wrap in a page of 8."""
+        data = raw_tiff(imagecodecs.png_encode(DEEP), [8], {259: (3, [34933]), 262: (3, [1])})
+        assert failure(data).kind is FailureKind.TRUNCATED
+
     def test_more_strips_than_a_page_needs(self) -> None:
         data = raw_tiff(DEEP.tobytes(), [16], {262: (3, [1]), 273: (4, [8] * 600_000)})
         assert failure(data).kind is FailureKind.TOO_LARGE

@@ -211,8 +211,11 @@ class SampledPage:
             if segment is None:
                 continue
             decoded, (plane, _, top, left, _), _ = page.decode(segment, index, **jpeg)
-            if decoded is not None:
-                yield plane, top, left, decoded
+            if decoded is None:
+                continue
+            if page.compression in _PICTURES and not np.can_cast(decoded.dtype, np.dtype(page.dtype)):
+                raise ValueError(f"a strip or tile has samples of {decoded.dtype}, its page of {page.dtype}")
+            yield plane, top, left, decoded
 
     def _segment(self, index: int) -> bytes | memoryview | None:
         """The bytes of a strip or tile; None of a tile that a sparse file leaves out."""
