@@ -10,11 +10,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from ..waiting import HANGS, until
@@ -132,6 +134,54 @@ def served() -> Iterator[Scanomaly]:
 def done_job(served: Scanomaly, drawn: Path) -> tuple[Scanomaly, str]:
     """A finished job, for the tests that only look at it."""
     return served, served.job(drawn, *OFFLINE)["job"]
+
+
+@dataclass(frozen=True)
+class BrainMri:
+    """The finished job of the 253 brain MRI scans, in a home of its own, for tests that only look at it."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What `run` printed when it was done."""
+        document: dict[str, Any] = json.loads((self.folder / "status.json").read_text())
+        return document
+
+    def report(self, headline: str) -> Path:
+        """The report with all of its scorers, the headline's first: `centroid` or `patch_knn`."""
+        return self.folder / headline
+
+    def make(self, scans: Path) -> None:
+        user = Scanomaly(self.home)
+        out = self.folder / "report"
+        status = user.json(
+            "run", scans, *OFFLINE, "--scorer", "centroid,knn,patch_knn,patch_knn_mirror", "--out", out
+        )
+        user("score", status["job"], "--scorer", "mahalanobis")
+        shutil.copytree(out, self.report("centroid"))
+        user("score", status["job"], "--headline", "patch_knn")
+        out.rename(self.report("patch_knn"))
+        (self.folder / "status.json").write_text(json.dumps(status))
+
+
+@pytest.fixture(scope="session")
+def brain_job(brain_mri: Path, tmp_path_factory: pytest.TempPathFactory) -> BrainMri:
+    """Made once for all processes of pytest-xdist: they take more than a minute to embed and score."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    made = BrainMri(folder / "brain-mri")
+    with FileLock(folder / "brain-mri.lock"):
+        if not (made.folder / "status.json").exists():
+            shutil.rmtree(made.folder, ignore_errors=True)  # of one that failed
+            made.home.mkdir(parents=True)
+            made.make(brain_mri)
+    return made
 
 
 def check_schema(document: dict[str, Any], name: str) -> None:

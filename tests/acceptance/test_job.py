@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..conftest import missing
 from ..waiting import HANGS, until
-from .conftest import OFFLINE, Scanomaly, check_schema, nothing_is_left, processes_of, write_image
+from .conftest import OFFLINE, BrainMri, Scanomaly, check_schema, nothing_is_left, processes_of, write_image
 
 REPORT_FILES = {
     "report.html",
@@ -91,9 +91,9 @@ def test_the_batch_size_does_not_change_a_score(
     assert max(abs(one[path] - all_at_once[path]) for path in one) < 1e-6
 
 
-def test_the_reference_data_set(scanomaly: Scanomaly, brain_mri: Path, tmp_path: Path) -> None:
-    status = scanomaly.json("run", brain_mri, *OFFLINE, "--out", tmp_path / "out")
-    assert status["scans"] == {
+def test_the_reference_data_set(brain_job: BrainMri) -> None:
+    out = brain_job.report("centroid")
+    assert brain_job.status["scans"] == {
         "total": 253,
         "normal": 98,
         "anomaly": 155,
@@ -103,13 +103,11 @@ def test_the_reference_data_set(scanomaly: Scanomaly, brain_mri: Path, tmp_path:
         "skipped": 0,
         "remaining": 0,
     }
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((out / "report.json").read_text())
     assert report["auroc"] == pytest.approx(0.789, abs=0.001)
     assert report["auroc_copies_out"] == pytest.approx(0.794, abs=0.001)
     assert report["auroc_in_sample"] == pytest.approx(0.816, abs=0.001)
-    assert (
-        len({row["sha256"] for row in rows(tmp_path / "out" / "scores.csv")}) == report["timings"]["scans_encoded"]
-    )
+    assert len({row["sha256"] for row in rows(out / "scores.csv")}) == report["timings"]["scans_encoded"]
 
 
 def test_bad_files_fail_alone_and_by_name(served: Scanomaly, scans: Path, tmp_path: Path) -> None:
