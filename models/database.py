@@ -1,50 +1,24 @@
 """Connections, transactions and the schema's version: what differs between SQLite and PostgreSQL."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    URL,
-    Connection,
-    Engine,
-    Update,
-    create_engine,
-    event,
-    exc,
-    func,
-    make_url,
-    select,
-    text,
-)
+from sqlalchemy import URL, Connection, Update, exc, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Session
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
-from .errors import SchemaError, StoreUnreachableError, UsageError
+from .engines import empty_engine, make_engine, name_of, parse_store_url
+from .errors import SchemaError
 from .interrupts import interrupts_held
-from .settings import hide_password
+from .sql_errors import explain
+from .tables import Base
 
 SCHEMA_VERSION = "0011"
 """The newest migration. A test compares it with Alembic's own head; importing Alembic to ask takes too long."""
 
-BINARY = "scanomaly_binary"
-"""Execution option: PostgreSQL sends the rows in its binary format. As text, a vector is twice as long."""
-
-_CONNECTION = {
-    "connect_timeout": 5,
-    # A server that vanished without a word counts as lost after so long, and is not waited for for ever.
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 25_000,
-}
-"""libpq's own names; what a store's URL says goes before."""
-
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_BUSY_SECONDS = 30
 # Any number, as long as every Scanomaly uses the same one.
 _POSTGRES_LOCK = 7_226_662_559
 
@@ -56,25 +30,34 @@ class Database:
         schema_before: the schema's version when it was opened; None for a new store.
     """
 
-    def __init__(self, url: str, upgrade: bool = False) -> None:
+    def __init__(self, url: str | URL, upgrade: bool = False, read_only: bool = False) -> None:
         """Connect.
 
         Args:
-            url: SQLAlchemy's URL.
+            url: SQLAlchemy's URL. A file whose path has a `?` in it is in no text, but in a `URL`.
             upgrade: bring an older schema to this program's version, instead of refusing it.
+            read_only: make no store where there is none, but see an empty one; and leave nothing beside another
+                user's file.
 
         Raises:
             StoreUnreachableError: nothing answers at the URL.
+            StoreRefusedError: a right is missing there.
             SchemaError: the schema is older or newer than this program's.
             UsageError: the URL cannot be right.
         """
-        self._engine = _engine(url)
-        self.name = hide_password(self._engine.url.render_as_string(hide_password=False))
+        self._url = parse_store_url(url) if isinstance(url, str) else url
+        self._read_only = read_only
+        self.name = name_of(self._url)
+        self._engine = make_engine(self._url, read_only)
         # BEGIN IMMEDIATE takes SQLite's write lock at the start. With a plain BEGIN a transaction that reads and
         # then writes fails at once when another has written in between, whatever the busy timeout is.
         self._writing_engine = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
-        with self._errors():
-            self.schema_before = self._ensure_schema(upgrade)
+        try:
+            with self._errors():
+                self.schema_before = self._ensure_schema(upgrade)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def dialect(self) -> str:
@@ -122,13 +105,10 @@ class Database:
         try:
             yield
         except (exc.DBAPIError, driver.Error) as error:
-            cause = error.orig if isinstance(error, exc.DBAPIError) else error
-            if isinstance(cause, driver.IntegrityError | driver.ProgrammingError | driver.DataError):
-                raise  # not the database's fault, but ours
-            reason = str(cause).strip().splitlines()[0]
-            raise StoreUnreachableError(
-                f"the store {self.name} cannot be used ({reason}): check SCANOMALY_STORE_URL or unset it for SQLite"
-            ) from error
+            explained = explain(error, self._url)
+            if explained is None:
+                raise
+            raise explained from error
         except exc.IllegalStateChangeError as error:
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None  # it came between two steps of a session
@@ -137,7 +117,14 @@ class Database:
     def _ensure_schema(self, upgrade: bool) -> str | None:
         with self._engine.connect() as connection:
             version = _schema_version(connection)
-        if version is None or (upgrade and version < SCHEMA_VERSION):
+        if version is None and self._read_only:
+            self._see_nothing()
+        elif version is not None and not version.isdigit():
+            raise SchemaError(
+                f"the store {self.name} has tables of another program (its schema is called {version}): name a "
+                "database of its own in SCANOMALY_STORE_URL"
+            )
+        elif version is None or (upgrade and version < SCHEMA_VERSION):
             self._migrate()
         elif version < SCHEMA_VERSION:
             raise SchemaError(
@@ -150,6 +137,12 @@ class Database:
                 "the newer Scanomaly here"
             )
         return version
+
+    def _see_nothing(self) -> None:
+        """Have an empty store in memory in the place of one that was not made yet."""
+        self._engine.dispose()
+        self._engine = self._writing_engine = empty_engine()
+        Base.metadata.create_all(self._engine)
 
     def _migrate(self) -> None:
         """Bring the schema to this program's version, in one transaction; nothing happens where it is there."""
@@ -185,77 +178,3 @@ def _schema_version(connection: Connection) -> str | None:
     if not connection.dialect.has_table(connection, "alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-
-
-def _engine(url: str) -> Engine:
-    try:
-        parsed = make_url(url)
-        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-            raise UsageError(
-                f"SCANOMALY_STORE_URL: {parsed.get_backend_name()} is not supported; use sqlite or postgresql"
-            )
-        if url.startswith("postgresql") and url.count("@") > 1:
-            raise UsageError("SCANOMALY_STORE_URL: in a password, @ is written %40, / %2F, : %3A")
-        if parsed.get_backend_name() == "sqlite":
-            return _sqlite_engine(url, parsed.database)
-        return _postgres_engine(parsed)
-    except exc.ArgumentError:
-        raise UsageError("SCANOMALY_STORE_URL is not a database URL such as postgresql://user@host/name") from None
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed: pip install 'scanomaly[postgres]'") from None
-
-
-def _postgres_engine(url: URL) -> Engine:
-    own = {name: value for name, value in _CONNECTION.items() if name not in url.query}
-    engine = create_engine(url, pool_pre_ping=True, connect_args=own)
-
-    @event.listens_for(engine, "before_cursor_execute")
-    def _choose_format(_connection: Any, cursor: Any, _sql: str, _values: Any, context: Any, _many: bool) -> None:
-        if context is not None and context.execution_options.get(BINARY):
-            cursor.format = 1  # psycopg.pq.Format.BINARY
-
-    return engine
-
-
-def _sqlite_engine(url: str, database: str | None) -> Engine:
-    if not database or database == ":memory:":
-        raise UsageError("SCANOMALY_STORE_URL: SQLite in memory is seen by one process only; name a file")
-    try:
-        Path(database).absolute().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreUnreachableError(
-            f"the store's folder {Path(database).parent} cannot be made ({error.strerror}): set SCANOMALY_HOME"
-        ) from None
-    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: Any, _record: Any) -> None:
-        # The driver must not begin transactions by itself: the listener below does, in the right way.
-        connection.isolation_level = None
-        _write_ahead(connection)
-        connection.execute("PRAGMA foreign_keys=ON")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
-
-    return engine
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Keep SQLite's journal as a write-ahead log, so that readers and the writer do not wait for each other.
-
-    Of processes that open a new file at once, one turns it over, and SQLite refuses the others at once, whatever
-    the busy timeout is: each of them holds the lock for reading that another one waits for.
-    """
-    retrying = Retrying(
-        retry=retry_if_exception(_is_busy),
-        stop=stop_after_delay(_BUSY_SECONDS),
-        wait=wait_random(max=0.1),
-        reraise=True,
-    )
-    retrying(connection.execute, "PRAGMA journal_mode=WAL")
-
-
-def _is_busy(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY

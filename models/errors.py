@@ -122,6 +122,10 @@ class StoreUnreachableError(ScanomalyError):
     exit_code = 69
 
 
+class StoreRefusedError(ScanomalyError):
+    """The store does not take that: a right is missing, or its encoding has no such character."""
+
+
 class SchemaError(ScanomalyError):
     """The store was made by another version of Scanomaly."""
 

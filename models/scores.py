@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 from sqlalchemy import ColumnElement, Select, func, select, text
 from sqlalchemy.orm import Session, aliased
 
-from .database import BINARY, Database
+from .database import Database
+from .engines import BINARY
 from .records import (
     Failure,
     IgnoredFile,

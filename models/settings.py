@@ -5,14 +5,18 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
 from .broker_url import parse_broker_url, socket_url
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 PREFIX = "SCANOMALY_"
 
@@ -22,7 +26,13 @@ BATCHES_AT_ONCE = 2
 
 
 def _default_home() -> Path:
-    return Path(platformdirs.user_data_path("scanomaly"))
+    """Raises UsageError where this user has no folder of their own, as in a container."""
+    folder = Path(platformdirs.user_data_path("scanomaly"))
+    if not folder.is_absolute():  # it begins with the ~ that nobody could replace
+        raise UsageError(
+            f"user {os.getuid()} has no home folder here: set SCANOMALY_HOME to one that they may write"
+        )
+    return folder
 
 
 @dataclass(frozen=True)
@@ -84,9 +94,9 @@ class Settings:
             UsageError: a variable holds a value that cannot be right.
         """
         names: dict[str, Callable[[str], Any]] = {
-            "home": lambda text: Path(text).expanduser().absolute(),
+            "home": _home,
             "broker_url": parse_broker_url,
-            "store_url": str,
+            "store_url": _url,
             "batch_size": _positive,
             "device": str,
             "decode_threads": _positive,
@@ -103,7 +113,7 @@ class Settings:
             "roots": _roots,
             "gallery_scans": _positive,
             "hub_seconds": _seconds,
-            "server_url": str,
+            "server_url": _url,
             "api_token": str,
             "api_read_token": str,
             "api_roots": _folders,
@@ -118,7 +128,7 @@ class Settings:
             try:
                 values[name] = read(text)
             except ValueError as error:
-                raise UsageError(f"{variable}={text!r} {error}") from None
+                raise UsageError(f"{variable}={hide_password(text)!r} {error}") from None
         return cls(**values)
 
     def local_path(self, path: str | Path) -> Path:
@@ -133,10 +143,11 @@ class Settings:
     def broker_socket(self) -> Path:
         """Where the embedded broker listens.
 
-        A unix socket's path may be 107 bytes long at most, so a deep `home` gets a short folder elsewhere.
+        A unix socket's path may be 107 bytes long at most, so a deep `home` gets a short folder elsewhere. So does
+        one with a name that is no text, of which no URL can be made.
         """
-        path = self.home / "broker" / "broker.sock"
-        if len(os.fsencode(path)) <= 100:
+        path = (self.home / "broker" / "broker.sock").absolute()
+        if len(os.fsencode(path)) <= 100 and str(path).isprintable():
             return path
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"scanomaly-{os.getuid()}-{digest}" / "broker.sock"
@@ -151,14 +162,19 @@ class Settings:
         return url
 
     @property
-    def resolved_store_url(self) -> str:
-        """The SQLAlchemy URL of the store. Holds a password where the user's URL does: never print it whole."""
+    def resolved_store_url(self) -> "URL":
+        """The URL of the store. Holds a password where the user's URL does: never print it whole.
+
+        Raises:
+            UsageError: `store_url` names no database that a store can be in.
+        """
+        from sqlalchemy import URL  # which takes long to load, and not every command opens a store
+
+        from .engines import parse_store_url
+
         if self.store_url is None:
-            return f"sqlite:///{self.home / 'store.sqlite'}"
-        for short in ("postgresql://", "postgres://"):
-            if self.store_url.startswith(short):
-                return "postgresql+psycopg://" + self.store_url.removeprefix(short)
-        return self.store_url
+            return URL.create("sqlite", database=str(self.home.absolute() / "store.sqlite"))
+        return parse_store_url(self.store_url)
 
 
 def hide_password(url: str) -> str:
@@ -171,6 +187,44 @@ def hide_password(url: str) -> str:
 def usable_cores() -> int:
     """The cores that this process may use: fewer than the machine's in a container, or on a cluster."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def expand_user(path: str | Path) -> Path:
+    """A path with the folder for its `~` or `~name`.
+
+    Raises:
+        ValueError: nobody is called so, or this user has no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        who = Path(path).parts[0]
+        raise ValueError(f"begins with {who}, and no home folder is known for that: write the whole path") from None
+
+
+def give_home_to_libraries(settings: Settings) -> None:
+    """Where this user has no home folder that can be used, as in a container, the settings' `home` becomes it.
+
+    The hubs' libraries and matplotlib keep their caches there: without one they fail as they are imported, or make
+    a folder called `~`. It is set for this process and those that it starts.
+    """
+    folder = Path("~")
+    with suppress(RuntimeError):
+        folder = Path.home()
+    usable = folder.is_absolute() and folder.is_dir()
+    # A folder that is read only may have all that is needed.
+    if not usable or not (os.access(folder, os.W_OK) or (folder / ".cache").is_dir()):
+        os.environ["HOME"] = str(settings.home)
+
+
+def _home(text: str) -> Path:
+    return expand_user(text).absolute()
+
+
+def _url(text: str) -> str:
+    if text[0] in "'\"" and text[-1] == text[0]:
+        raise ValueError("has quotation marks around it: leave them out")
+    return text
 
 
 def _positive(text: str) -> int:
@@ -191,7 +245,7 @@ def _seconds(text: str) -> float:
 
 def _folders(text: str) -> tuple[Path, ...]:
     """`/one:/two`, as in PATH."""
-    folders = [Path(part).expanduser() for part in text.split(os.pathsep) if part]
+    folders = [expand_user(part) for part in text.split(os.pathsep) if part]
     if not folders or not all(folder.is_absolute() for folder in folders):
         raise ValueError(f"is not a list of absolute folders such as /scans{os.pathsep}/more")
     return tuple(folders)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import URL, ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from .batches import Batches, add_batch, call_off
@@ -35,12 +35,13 @@ _T = TypeVar("_T")
 class Store:
     """Jobs; `lists`, `submissions`, `batches`, `contents`, `files`, `scores` and `workers`.
 
-    For several threads and processes. Every method raises StoreUnreachableError when the database cannot be used.
+    For several threads and processes. Every method raises StoreUnreachableError when the database cannot be used,
+    and StoreRefusedError when it does not let this user do that.
     """
 
-    def __init__(self, url: str, upgrade: bool = False) -> None:
+    def __init__(self, url: str | URL, upgrade: bool = False, read_only: bool = False) -> None:
         """Open a store: see `Database`."""
-        self._database = Database(url, upgrade)
+        self._database = Database(url, upgrade, read_only)
         self.lists = Lists(self._database)
         self.submissions = Submissions(self._database)
         self.batches = Batches(self._database)
@@ -50,8 +51,8 @@ class Store:
         self.workers = Workers(self._database)
 
     @classmethod
-    def open(cls, settings: Settings, upgrade: bool = False) -> "Store":
-        return cls(settings.resolved_store_url, upgrade)
+    def open(cls, settings: Settings, upgrade: bool = False, read_only: bool = False) -> "Store":
+        return cls(settings.resolved_store_url, upgrade, read_only)
 
     @property
     def name(self) -> str:

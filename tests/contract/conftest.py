@@ -19,7 +19,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     admin = create_engine(server.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
-    yield Settings(store_url=server.replace("/postgres?", f"/{name}?")).resolved_store_url
+    url = Settings(store_url=server.replace("/postgres?", f"/{name}?")).resolved_store_url
+    yield url.render_as_string(hide_password=False)
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pwd
 import shutil
 import socket
 import ssl
@@ -125,3 +126,47 @@ class PostgresFront:
             writer.write(data)
             await writer.drain()
         writer.close()
+
+
+class PgBouncer:
+    """PgBouncer in transaction mode before a PostgreSQL server on a unix socket, with few connections to that."""
+
+    def __init__(self, unix_socket: Path, role: str) -> None:
+        program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
+        if program is None:
+            missing("pgbouncer, of the system's package of that name")
+        self.port = free_port()
+        self._folder = tempfile.TemporaryDirectory(prefix="scanomaly-pgbouncer-")
+        owner = unix_socket.stat().st_uid
+        self._log = Path(self._folder.name, "log")
+        configuration = Path(self._folder.name, "pgbouncer.ini")
+        configuration.write_text(
+            f"[databases]\n* = host={unix_socket.parent} port={unix_socket.name.rpartition('.')[2]} user={role}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            "auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nmax_client_conn = 100\n"
+            f"logfile = {self._log}\n"
+        )
+        # As root it wants another user: PostgreSQL's, who may use the socket.
+        self._arguments = [program, "-q", str(configuration)]
+        if os.getuid() == 0:
+            os.chown(self._folder.name, owner, -1)
+            self._arguments[1:1] = ["-u", pwd.getpwuid(owner).pw_name]
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(self._arguments)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return self
+            except OSError:
+                assert self._process.poll() is None, self._log.read_text() if self._log.exists() else "no log"
+                assert time.monotonic() < deadline, "PgBouncer does not start"
+                time.sleep(0.05)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+        self._folder.cleanup()

@@ -156,7 +156,7 @@ def filled_home(root: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="scanomaly-") as folder:
         home = Path(folder)
         settings = Settings.from_environment({"SCANOMALY_HOME": folder})
-        fill(settings.resolved_store_url, home / "reports" / DONE, 24, 8, ignored=1, failed=2, job_id=DONE)
+        fill(f"sqlite:///{home}/store.sqlite", home / "reports" / DONE, 24, 8, ignored=1, failed=2, job_id=DONE)
         store = Store.open(settings)
         Aggregator(store, settings).aggregate(DONE, "w1")
         store.close()

@@ -12,7 +12,7 @@ from scanomaly.models.settings import Settings, hide_password
 def test_defaults_need_no_environment() -> None:
     settings = Settings.from_environment({})
     assert settings.broker_url is None
-    assert settings.resolved_store_url == f"sqlite:///{settings.home}/store.sqlite"
+    assert str(settings.resolved_store_url) == f"sqlite:///{settings.home}/store.sqlite"
     assert settings.resolved_broker_url == f"redis+socket://{settings.broker_socket}"
 
 
@@ -27,7 +27,7 @@ def test_variables_are_read(tmp_path: Path) -> None:
         }
     )
     assert (settings.home, settings.batch_size, settings.hub_seconds) == (tmp_path, 7, 1.5)
-    assert settings.resolved_store_url == "postgresql+psycopg://ann@db/scans"
+    assert str(settings.resolved_store_url) == "postgresql+psycopg://ann@db/scans"
     assert settings.broker_url is None
 
 
@@ -43,6 +43,28 @@ def test_variables_are_read(tmp_path: Path) -> None:
 )
 def test_a_value_that_cannot_be_right_names_its_variable(variable: str, value: str) -> None:
     with pytest.raises(UsageError, match=f"SCANOMALY_{variable}='{value}' is not"):
+        Settings.from_environment({f"SCANOMALY_{variable}": value})
+
+
+@pytest.mark.parametrize("variable", ["STORE_URL", "BROKER_URL", "SERVER_URL"])
+@pytest.mark.parametrize("mark", ["'", '"'])
+def test_a_url_in_quotation_marks_is_told_without_its_password(variable: str, mark: str) -> None:
+    text = f"{mark}postgresql://ann:secret@host/scans{mark}"
+    with pytest.raises(UsageError, match=f"SCANOMALY_{variable}=.*quotation marks around it") as caught:
+        Settings.from_environment({f"SCANOMALY_{variable}": text})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HOME", "~nosuchuser/x"),
+        ("ROOTS", "~nosuchuser=/b"),
+        ("API_ROOTS", "/a:~nosuchuser/b"),
+    ],
+)
+def test_nobodys_home_folder_is_told(variable: str, value: str) -> None:
+    with pytest.raises(UsageError, match=r"~nosuchuser|absolute folders"):
         Settings.from_environment({f"SCANOMALY_{variable}": value})
 
 
