@@ -141,7 +141,8 @@ class Database:
     def _see_nothing(self) -> None:
         """Have an empty store in memory in the place of one that was not made yet."""
         self._engine.dispose()
-        self._engine = self._writing_engine = empty_engine()
+        self._engine = empty_engine()
+        self._writing_engine = self._engine.execution_options()
         Base.metadata.create_all(self._engine)
 
     def _migrate(self) -> None:

@@ -191,10 +191,12 @@ def _connect_to_look(file: Path) -> sqlite3.Connection:
     """
     options: dict[str, Any] = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
     if file.stat().st_uid == os.geteuid() and os.access(file.parent, os.W_OK):
-        return sqlite3.connect(file, **options)
+        own: sqlite3.Connection = sqlite3.connect(file, **options)
+        return own
     log = file.with_name(file.name + "-wal")
     how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
-    return sqlite3.connect(f"{file.as_uri()}?{how}", uri=True, **options)
+    others: sqlite3.Connection = sqlite3.connect(f"{file.as_uri()}?{how}", uri=True, **options)
+    return others
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:

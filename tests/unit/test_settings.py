@@ -46,7 +46,7 @@ def test_a_value_that_cannot_be_right_names_its_variable(variable: str, value: s
         Settings.from_environment({f"SCANOMALY_{variable}": value})
 
 
-@pytest.mark.parametrize("variable", ["STORE_URL", "BROKER_URL", "SERVER_URL"])
+@pytest.mark.parametrize("variable", ["STORE_URL", "SERVER_URL"])
 @pytest.mark.parametrize("mark", ["'", '"'])
 def test_a_url_in_quotation_marks_is_told_without_its_password(variable: str, mark: str) -> None:
     text = f"{mark}postgresql://ann:secret@host/scans{mark}"
