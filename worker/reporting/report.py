@@ -318,10 +318,14 @@ def _warnings(findings: Findings) -> Iterator[str]:
             "called an anomaly; take more normals, or a higher --false-alarm-rate"
         )
     if shortcut is not None:
+        auroc = findings.evaluation.auroc
+        better = auroc is not None and auroc.value > shortcut.auroc.value
+        well = "almost as well" if better else "at least as well"
+        of_scores = "" if auroc is None else f" ({auroc.value:.3f})"
         yield (
-            f"the {shortcut.name} alone tells anomalies from normals with an AUROC of "
-            f"{shortcut.auroc.value:.3f}, and the scores do not with one that is clearly higher: the two classes "
-            "may have been made or saved in different ways, and the scores may tell that"
+            f"{shortcut.name[0].upper()}{shortcut.name[1:]} alone separates the classes {well} "
+            f"({shortcut.auroc.value:.3f}) as the scores{of_scores}: normal and anomalous scans may have been made "
+            "or saved in different ways, and the scores may tell that"
         )
     if across:
         first = findings.duplicates_shown[0].scans

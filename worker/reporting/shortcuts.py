@@ -13,11 +13,11 @@ from .intervals import Interval
 
 _NAMES = {
     "file_bytes": "file size",
-    "width": "width",
-    "height": "height",
+    "width": "image width",
+    "height": "image height",
     "aspect": "aspect ratio",
-    "grey_mean": "mean grey",
-    "grey_spread": "spread of grey",
+    "grey_mean": "image brightness",
+    "grey_spread": "image contrast",
     "border_share": "black border",
 }
 
@@ -35,7 +35,7 @@ class Shortcut:
     @property
     def name(self) -> str:
         kind, _, value = self.trait.partition(":")
-        return f"file format is {value}" if kind == "format" else _NAMES[kind]
+        return f"file format ({value} or not)" if kind == "format" else _NAMES[kind]
 
 
 def shortcuts(outline: Outline) -> list[Shortcut]:
