@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from .encoders import EncoderSpec
 from .errors import UsageError
+from .nearest import nearest
 
 DEFAULT_SCORERS = ("centroid",)
 PATCH_SCORERS = ("patch_knn", "patch_knn_mirror")
@@ -20,7 +21,7 @@ def parse_scorers(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
         if name not in SCORERS:
-            raise UsageError(f"unknown scorer {name!r}: choose from {', '.join(SCORERS)}")
+            raise UsageError(f"unknown scorer {name!r}{nearest(name, SCORERS)}: choose from {', '.join(SCORERS)}")
     if not names:
         raise UsageError(f"no scorer is named: choose from {', '.join(SCORERS)}")
     return names

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -42,6 +43,11 @@ def error_kind(uri: str) -> type[ScanomalyError]:
     return _KINDS.get(uri, ScanomalyError)
 
 
+def is_service_url(text: str) -> bool:
+    """Whether a text names a service, if only by its machine and port: `127.0.0.1:8321`."""
+    return re.match(r"https?://|([\w.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}(/|$)", text, re.IGNORECASE) is not None
+
+
 class RemoteJobs:
     """Jobs, through the HTTP service. Every method raises ServiceUnreachableError when it cannot be reached.
 
@@ -55,6 +61,7 @@ class RemoteJobs:
         url: where `scanomaly serve` is.
         token: what it asks for, beyond its own machine.
         """
+        url = url if "://" in url else f"http://{url}"
         self._url = url.rstrip("/") + "/api/v1"
         self._name = url
         self._session = requests.Session()
