@@ -227,6 +227,7 @@ def to_job(row: JobRow) -> Job:
         normal=row.normal,
         anomaly=row.anomaly,
         ignored=row.ignored,
+        stage=row.stage,
         whole=row.submitter_beat_at is None,
         created_at=row.created_at,
         finished_at=row.finished_at,

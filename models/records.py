@@ -91,6 +91,8 @@ class Job:
     normal: int
     anomaly: int
     ignored: int
+    stage: str | None
+    """What a worker does for it beside embedding, as it said last, in words of `stages.py`."""
     whole: bool
     """Whether all of it is in the store. While it is not, the four numbers above grow."""
     created_at: datetime

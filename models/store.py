@@ -156,7 +156,7 @@ class Store:
             for group in _groups(failed, batch_size):
                 _requeue(session, add_batch(session, job_id, len(group)), group)
             row.state = JobState.EMBEDDING
-            row.worker = row.queued_at = row.error = row.finished_at = row.result = None
+            row.worker = row.stage = row.queued_at = row.error = row.finished_at = row.result = None
             row.deaths = 0
             return len(failed)
 
@@ -175,7 +175,7 @@ class Store:
             if row.state != JobState.DONE:
                 raise JobStateError(f"job {job_id} is {row.state}: only a done job can be scored again")
             row.state, row.scorers = JobState.SCORING, list(scorers)
-            row.worker = row.queued_at = None
+            row.worker = row.stage = row.queued_at = None
             row.deaths = 0
 
     # --- the worker's side ---------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ class Store:
                     JobRow.submitter_beat_at.is_(None),
                     ~unfinished.exists(),
                 )
-                .values(state=JobState.SCORING, queued_at=self._database.now(session), worker=None)
+                .values(state=JobState.SCORING, stage=None, queued_at=self._database.now(session), worker=None)
             )
             return changed_rows(session, statement) == 1
 
@@ -245,6 +245,12 @@ class Store:
                 return None
             row.worker = worker
             return to_job(row)
+
+    def note_stage(self, job_id: str, stage: str | None) -> None:
+        """Note what is being done for a job that has not ended, for who waits for it."""
+        of_job = update(JobRow).where(JobRow.id == job_id, JobRow.state.in_((JobState.EMBEDDING, JobState.SCORING)))
+        with self._database.write() as session:
+            session.execute(of_job.values(stage=stage))
 
     def add_scorers(self, job_id: str, scorers: Sequence[str], result: Mapping[str, Any]) -> bool:
         """Note that a done job has the scores of these scorers, the one that ranks first, and what its report says.

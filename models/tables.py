@@ -86,6 +86,8 @@ class JobRow(Base):
     """When its submitter was last heard of, by the database's clock; None from when the job is whole."""
     worker: Mapped[str | None] = mapped_column(String(100))
     """Who scores it now."""
+    stage: Mapped[str | None] = mapped_column(Text)
+    """What its worker does beside embedding, in words of `stages.py`."""
     queued_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When the call to score it was sent."""
     deaths: Mapped[int] = mapped_column(default=0)

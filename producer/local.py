@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
@@ -344,7 +345,11 @@ def require_encoder(encoder: EncoderSpec, device: str | None = None, fetch: bool
 
 
 def rebuild_report(
-    job_id: str, folder: Path | None = None, scorers: Sequence[str] = (), headline: str | None = None
+    job_id: str,
+    folder: Path | None = None,
+    scorers: Sequence[str] = (),
+    headline: str | None = None,
+    begins: Callable[[str], object] = lambda _stage: None,
 ) -> None:
     """Write a report again in a process of the worker's side.
 
@@ -353,13 +358,14 @@ def rebuild_report(
         folder: where to; None for the job's own folder.
         scorers: score it with these first, and write the report into the job's own folder.
         headline: with `scorers`, the one that ranks the scans from now on; None for the one that does.
+        begins: told each stage as it begins, in words of `models/stages.py`.
 
     Raises:
         ScanomalyError: it cannot be written; the message is the other process's.
     """
     arguments = [job_id, *([str(folder)] if folder else [])]
     arguments += [*(["--scorer", *scorers] if scorers else []), *(["--headline", headline] if headline else [])]
-    _ask_worker("rebuild", arguments, "the report cannot be written")
+    _ask_worker("rebuild", arguments, "the report cannot be written", begins)
 
 
 def export_vectors(job_id: str, form: str, folder: Path) -> int:
@@ -374,11 +380,31 @@ def export_vectors(job_id: str, form: str, folder: Path) -> int:
     return int(_ask_worker("export", [job_id, form, str(folder)], "the vectors cannot be written"))
 
 
-def _ask_worker(module: str, arguments: Sequence[str], failure: str) -> str:
-    """What a module of the worker prints. Raises ScanomalyError: the last line of its complaint, or `failure`."""
+def _ask_worker(
+    module: str, arguments: Sequence[str], failure: str, said: Callable[[str], object] = lambda _line: None
+) -> str:
+    """The last line that a module of the worker prints; `said` is told each as it comes.
+
+    Raises:
+        ScanomalyError: the last line of its complaint, or `failure`.
+    """
     require_worker()
     command = python_command(f"worker.{module}", *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ScanomalyError((done.stderr.strip().splitlines() or [failure])[-1])
-    return done.stdout
+    last = ""
+    with (
+        tempfile.TemporaryFile() as complaint,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaint) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                last = line.decode().rstrip("\n")
+                said(last)
+        except BaseException:
+            process.kill()
+            raise
+        if process.wait():
+            complaint.seek(0)
+            lines = complaint.read().decode(errors="replace").strip().splitlines()
+            raise ScanomalyError((lines or [failure])[-1])
+    return last

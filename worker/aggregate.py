@@ -1,7 +1,7 @@
 """The last step of a job: vectors → reference → scores → store → report."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,6 +14,7 @@ from ..models.hiding import Hiding
 from ..models.patience import patiently
 from ..models.records import Job, Progress
 from ..models.settings import Settings
+from ..models.stages import WRITING_REPORT, scoring
 from ..models.states import JobState
 from ..models.store import Store
 from .closeups import Closeups
@@ -46,9 +47,17 @@ _PACKAGES = (
 class Aggregator:
     """Scores jobs and writes their reports."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, begins: Callable[[str, str], object] = lambda _job, _stage: None
+    ) -> None:
+        """Args:
+        store: the store.
+        settings: the settings.
+        begins: told the job's id and what is begun for it, in words of `stages.py`.
+        """
         self._store = store
         self._settings = settings
+        self._begins = begins
 
     def aggregate(self, job_id: str, worker: str) -> None:
         """Score a job whose batches are all done, write its report and mark it as done.
@@ -135,7 +144,8 @@ class Aggregator:
 
     def _score(self, job: Job, scorer: JobScorer, names: Sequence[str]) -> None:
         try:
-            for name in names:
+            for number, name in enumerate(names):
+                self._begins(job.id, scoring(names, number))
                 scorer.score(name)
         except NoNormalsError:
             failure = next(self._store.scores.failures(job.id), None)
@@ -149,6 +159,7 @@ class Aggregator:
         self, job: Job, scorer: JobScorer, folder: Path, scoring_seconds: float, now: datetime
     ) -> dict[str, object]:
         """Write the report, and return what the store keeps of it."""
+        self._begins(job.id, WRITING_REPORT)
         progress = self._store.progress(job.id)
         timings = _timings(job, progress, scoring_seconds, now)
         files = open_files(job.root, job.follow_links, self._settings)

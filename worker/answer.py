@@ -6,6 +6,12 @@ from collections.abc import Callable
 from ..models.errors import ScanomalyError
 
 
+def say(stage: str) -> None:
+    """Tell the command line what is begun, in a line on standard output."""
+    sys.stdout.write(f"{stage}\n")
+    sys.stdout.flush()
+
+
 def answer(work: Callable[[], object]) -> int:
     """Do the work; an error goes to standard error in one line, for the caller to print. Returns the exit code."""
     try:

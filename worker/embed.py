@@ -15,6 +15,7 @@ from ..models.queue import Queue
 from ..models.reconcile import send_calls
 from ..models.records import Batch, FileState, NewContent, ScanResult
 from ..models.settings import Settings
+from ..models.stages import LOADING_ENCODER
 from ..models.states import FailureKind
 from ..models.store import Store
 from .encoding.files import ScanFiles, open_files
@@ -133,7 +134,9 @@ class Embedder:
 
         with (
             self._files(batch).ahead([path for path in paths if path not in unchanged]) as files,
-            self._pipeline(encoder).embedded(batch.scans, files, is_known, unchanged, intensity) as embedded,
+            self._pipeline(encoder, batch.job_id).embedded(
+                batch.scans, files, is_known, unchanged, intensity
+            ) as embedded,
         ):
             yield embedded
 
@@ -147,16 +150,18 @@ class Embedder:
                 del self._files_of[next(iter(self._files_of))]  # a batch that uses it goes on doing so
             return files
 
-    def _pipeline(self, spec: EncoderSpec) -> Pipeline:
-        """The pipeline with this encoder. No batch with another is under way, or this one would not be."""
+    def _pipeline(self, spec: EncoderSpec, job_id: str) -> Pipeline:
+        """The pipeline with this encoder, loaded for this job where it is not there. No batch with another is
+        under way, or this one would not be."""
         with self._lock:
             if self._current is None or self._current[0] != spec:
                 if self._current is not None:
                     self._current[1].close()
+                self._patiently(lambda: self._store.note_stage(job_id, LOADING_ENCODER))
                 self._current = None  # the old encoder's memory is free before the new one is loaded
                 settings = self._settings
                 pipeline = Pipeline(
-                    lambda: self._load(spec),
+                    lambda: self._load(spec, job_id),
                     settings.decode_threads,
                     settings.max_pixels,
                     settings.batch_memory,
@@ -165,7 +170,7 @@ class Embedder:
                 self._current = (spec, pipeline)
             return self._current[1]
 
-    def _load(self, spec: EncoderSpec) -> Any:
+    def _load(self, spec: EncoderSpec, job_id: str) -> Any:
         settings = self._settings
         if spec.plugin:
             from .encoding.plugins import load_plugin
@@ -177,6 +182,7 @@ class Embedder:
             here = spec.at(settings.local_path)
             encoder = load_encoder(here, settings.device, settings.hub_seconds, threads=settings.encoder_threads)
         logger.info("encoder %s on %s", encoder.key, encoder.device)
+        self._patiently(lambda: self._store.note_stage(job_id, None))
         return encoder
 
     def _patiently(self, function: Callable[[], _T]) -> _T:

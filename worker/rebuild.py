@@ -7,7 +7,7 @@ from pathlib import Path
 from ..models.settings import Settings
 from ..models.store import Store
 from .aggregate import Aggregator
-from .answer import answer
+from .answer import answer, say
 
 
 def main() -> int:
@@ -21,7 +21,7 @@ def main() -> int:
 
     def work() -> None:
         settings = Settings.from_environment()
-        aggregator = Aggregator(Store.open(settings), settings)
+        aggregator = Aggregator(Store.open(settings), settings, begins=lambda _job, stage: say(stage))
         if options.scorer:
             aggregator.add_scorers(options.job, options.scorer, options.headline)
         else:

@@ -74,7 +74,8 @@ def _aggregate(job_id: str, worker: str) -> None:
     from .aggregate import Aggregator  # matplotlib and scikit-learn: not before the first batch is on its way
 
     with _process.embedder.alone():
-        Aggregator(_process.store, _process.settings).aggregate(job_id, worker)
+        aggregator = Aggregator(_process.store, _process.settings, begins=_process.store.note_stage)
+        aggregator.aggregate(job_id, worker)
 
 
 def _worker(task: Task) -> str:
