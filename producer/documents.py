@@ -1,4 +1,4 @@
-"""Workers and scans as JSON, and back, and as lines for a person."""
+"""Workers and scans as JSON, and back."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -44,14 +44,6 @@ def worker_from_json(document: Mapping[str, Any]) -> Worker:
         encoders=tuple(document.get("encoders", ())),  # a service of an older version tells none
         stop_reason=document.get("stop_reason"),  # a service of an older version does not tell
     )
-
-
-def worker_line(worker: Worker) -> str:
-    """A worker for a person."""
-    work = "works" if worker.running else "waits"
-    what = work if worker.alive else f"last heard of {worker.beat_at.astimezone():%Y-%m-%d %H:%M:%S}"
-    what += f": {worker.stop_reason}" if worker.stop_reason else ""
-    return f"{worker.name:<40}  {worker_state(worker):<7}  {worker.device:<6}  {what}"
 
 
 def worker_state(worker: Worker) -> str:

@@ -1,13 +1,15 @@
-"""A job's status: one record, read from the store or from its JSON (`status.schema.json`), and shown as text."""
+"""A job's status: one record, read from the store or from its JSON (`status.schema.json`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from ..models.durations import duration
 from ..models.errors import JobCancelledError, JobFailedError, ScanomalyError
 from ..models.hiding import Hiding
 from ..models.records import Job, Progress
+from ..models.stages import EMBEDDING, SCORING, WAITING
 from ..models.states import JobState, Priority
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class JobStatus:
 
     job: str
     state: JobState
+    stage: str | None
+    """What is being done, in words of `models/stages.py`; None where nothing is, or an older service asked."""
     submitting: bool
     """Whether more scans are still to come."""
     source: str
@@ -78,6 +82,7 @@ class JobStatus:
         return cls(
             job=job.id,
             state=job.state,
+            stage=_stage(job, progress, workers),
             submitting=submitting,
             source=hiding.place(job.source),
             root=hiding.place(job.root),
@@ -123,6 +128,7 @@ class JobStatus:
         Raises:
             KeyError, ValueError, TypeError: it is no such document.
         """
+        document = {"stage": None, **document}  # which an older service does not send
         values = {field.name: document[field.name] for field in fields(cls)}
         return cls(
             **values
@@ -195,6 +201,19 @@ class JobStatus:
         return None
 
 
+def _stage(job: Job, progress: Progress, workers: int) -> str | None:
+    if job.state not in (JobState.EMBEDDING, JobState.SCORING):
+        return None
+    if workers == 0:
+        return WAITING
+    if job.state == JobState.SCORING:
+        return job.stage or SCORING
+    if progress.started_at is None:
+        return WAITING
+    # Each worker loads the encoder; once scans are embedded, that is no news.
+    return job.stage if job.stage is not None and progress.scans == 0 else EMBEDDING
+
+
 def _images_per_second(progress: Progress) -> float | None:
     """From the first batch begun to the newest one committed; None before that."""
     begun, last = progress.started_at, progress.last_at
@@ -213,97 +232,12 @@ def job_status(store: "Store", job_id: str) -> JobStatus:
     return JobStatus.of(job, store.progress(job.id), store.workers.alive())
 
 
-def status_lines(status: JobStatus) -> list[str]:
-    """The status for a person."""
-    scans = status.scans
-    lines = [
-        f"Job       {status.job}  {status.state}" + (f": {status.standstill}" if status.standstill else ""),
-        f"Source    {status.source}",
-        f"Encoder   {status.encoder_key}",
-        f"Scans     {status.total}: {scans.normal} normal, {scans.anomaly} anomaly; "
-        f"{status.ignored} other files ignored",
-        f"Progress  {scans.embedded} embedded, {scans.failed} failed{_skipped(scans)}, {scans.remaining} to go"
-        + speed_text(status, "; "),
-    ]
-    if status.error:
-        lines.append(f"Error     {status.error}")
-    if status.report:
-        lines.append(f"Report    {status.report}/report.html")
-    return lines
-
-
-def job_line(status: JobStatus) -> str:
-    """The status in one line, for a list."""
-    when = status.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
-    done = f"{status.finished_scans}/{status.total}"
-    state = "stalled" if status.stalled else status.state
-    return f"{status.job}  {state:<9}  {done:>13}  {when}  {status.source}"
-
-
-def result_lines(status: JobStatus) -> list[str]:
-    """What a done job found, in six lines and the notes."""
-    scans, result = status.scans, status.result or {}
-    top = ", ".join(f"{scan['path']} ({scan['score']:.3f})" for scan in result.get("most_anomalous", []))
-    failed = f", {scans.failed} failed (failures.csv says why)" if scans.failed else ""
-    labels = _by_label({"normal": scans.normal, "anomaly": scans.anomaly, "unlabelled": scans.unlabelled})
-    lines = [
-        f"Scans           {labels}: {scans.embedded} embedded{failed}{_skipped(scans)}",
-        f"Encoder         {status.encoder_key}",
-        f"AUROC           {_auroc(result)}",
-        *_other_scorers(status, result),
-        *_called(result.get("decision")),
-        f"Most anomalous  {top}",
-        f"Report          {status.report}/report.html",
-    ]
-    notes = [status.notes[key] for key in ("source", "encoder") if key in status.notes]
-    return [f"Note: {note}" for note in [*notes, *result.get("warnings", [])]] + lines
-
-
-def _by_label(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {label}" for label, count in counts.items() if count)
-
-
-def _skipped(scans: ScanCounts) -> str:
-    return f", {scans.skipped} empty slices skipped" if scans.skipped else ""
-
-
-def _auroc(result: Mapping[str, Any]) -> str:
-    if result.get("auroc") is None:
-        return "none: it takes scans of both labels, and normal scans of different content"
-    interval = result.get("intervals", {}).get("auroc")  # a report of an older version has none
-    sure = f" (95% interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-    looser = result.get("auroc_copies_out") or result["auroc"]
-    near = f"{looser:.3f} with only identical files left out, " if abs(looser - result["auroc"]) >= 0.0005 else ""
-    return (
-        f"{result['auroc']:.3f}{sure} leave-one-out, {near}{result['auroc_in_sample']:.3f} in-sample; "
-        f"average precision {result['average_precision']:.3f}"
-    )
-
-
-def _other_scorers(status: JobStatus, result: Mapping[str, Any]) -> list[str]:
-    measured = result.get("scorers", {})
-    others = [(name, measured.get(name, {}).get("auroc")) for name in status.scorers[1:]]
-    if not others:
-        return []
-    texts = [f"{name} {'not measured' if auroc is None else format(auroc, '.3f')}" for name, auroc in others]
-    return [f"Other scorers   AUROC leave-one-out: {', '.join(texts)}"]
-
-
-def _called(decision: Mapping[str, Any] | None) -> list[str]:
-    """What lies above the threshold, where there is one."""
-    if decision is None or decision["threshold"] is None:
-        return []
-    found = _by_label(decision["called_anomalies"]) or "none"
-    rate = f"false-alarm rate {decision['false_alarm_rate']:g}"
-    return [f"Threshold       {decision['threshold']:.4f} ({rate}): {found} above it"]
-
-
-def speed_text(status: JobStatus, before: str) -> str:
+def speed_text(images_per_second: float | None, eta_seconds: float | None, before: str) -> str:
     """The speed and the time left, with `before` in front; nothing while the speed is not known."""
-    if status.images_per_second is None:
+    if images_per_second is None:
         return ""
-    eta = "" if status.eta_seconds is None else f", {status.eta_seconds:.0f} s left"
-    return f"{before}{status.images_per_second:.1f} images/s{eta}"
+    eta = "" if eta_seconds is None else f", {duration(eta_seconds)} left"
+    return f"{before}{images_per_second:.1f} images/s{eta}"
 
 
 def iso(moment: datetime | None) -> str | None:

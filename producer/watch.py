@@ -1,26 +1,36 @@
 """Follows a job to its end, with a progress bar on a terminal and plain lines elsewhere."""
 
+import math
+import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol
-
-from tqdm import tqdm
+from typing import IO, TYPE_CHECKING, Protocol
 
 from ..models.patience import patiently
+from ..models.stages import EMBEDDING, WAITING
 from ..models.states import JobState
 from .status import JobStatus, speed_text
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
 
 _POLL_SECONDS = 0.3
 _LINE_SECONDS = 10.0
 _HINT_SECONDS = 5.0
 _COUNT_SECONDS = 2.0
+_BAR_COLUMNS = 24
+_LEAST_COLUMNS = 72
+"""Of a terminal that has room for a bar beside the numbers."""
+_STARTING = "starting worker"
 
 
 class Display(Protocol):
-    """Shows a job's progress to a person."""
+    """Shows a person how far a job is, or what is being done."""
 
     def update(self, status: JobStatus) -> None: ...
+    def stage(self, stage: str) -> None: ...
     def say(self, text: str) -> None: ...
     def close(self) -> None: ...
 
@@ -47,7 +57,7 @@ def follow(
         JobNotFoundError: there is no such job.
         StoreUnreachableError, ServiceUnreachableError: the other side was away for too long.
     """
-    hints = _Hints(display) if hint else None
+    hints = Hints(display.say) if hint else None
     try:
         while True:
             status = patiently(store_seconds, read)
@@ -62,13 +72,17 @@ def follow(
         display.close()
 
 
-class _Hints:
+class Hints:
     """Says why nothing moves, once each time that it becomes so."""
 
-    def __init__(self, display: Display) -> None:
-        self._display = display
+    def __init__(self, say: Callable[[str], object], at_once: bool = False) -> None:
+        """Args:
+        say: is told the reason.
+        at_once: say it of the first status too; later ones may pass by themselves within seconds.
+        """
+        self._say = say
         self._said: str | None = None
-        self._calm_at = time.monotonic()
+        self._calm_at = -math.inf if at_once else time.monotonic()
 
     def update(self, status: JobStatus) -> None:
         reason = status.standstill
@@ -76,13 +90,17 @@ class _Hints:
         if reason is None:
             self._said, self._calm_at = None, now
         elif reason != self._said and now - self._calm_at > _HINT_SECONDS:
-            self._display.say(reason)
+            self._say(reason)
             self._said = reason
 
 
-def make_display() -> Display:
-    """A bar when standard error is a terminal, else lines."""
-    return _Bar() if sys.stderr.isatty() else _Lines()
+def make_display(own_worker: bool = False) -> Display:
+    """A bar when standard error is a terminal, else lines.
+
+    Args:
+        own_worker: the command has started the worker that it waits for.
+    """
+    return _Bar(own_worker) if is_terminal(sys.stderr) else _Lines(own_worker)
 
 
 def make_counter(what: str, quiet: bool = False) -> Callable[[int], None]:
@@ -98,40 +116,88 @@ def make_counter(what: str, quiet: bool = False) -> Callable[[int], None]:
     return count if sys.stderr.isatty() and not quiet else lambda _files: None
 
 
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Whether a stream is a terminal that understands more than lines."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown")
+
+
 class _Bar:
-    def __init__(self) -> None:
-        self._bar: tqdm[None] | None = None
+    """One line that is written again and again. Speed and time left are the status's own."""
+
+    def __init__(self, own_worker: bool) -> None:
+        self._own_worker = own_worker
+        self._status: JobStatus | None = None
+        self._stage = ""
+        self._eta: float | None = None
+        self._eta_at = 0.0
+        self._live: Live | None = None
 
     def update(self, status: JobStatus) -> None:
-        if self._bar is None:
-            self._bar = tqdm(total=status.scans.total, unit="img", file=sys.stderr, dynamic_ncols=True)
-        self._bar.total = status.scans.total  # which grows while the job is being submitted
-        self._bar.set_description_str(_STAGES[status.state], refresh=False)
-        self._bar.update(status.finished_scans - self._bar.n)
-        self._bar.refresh()
+        if self._status is None or self._status.eta_seconds != status.eta_seconds:
+            self._eta, self._eta_at = status.eta_seconds, time.monotonic()
+        self._status = status
+        self.stage(_stage(status, self._own_worker))
+
+    def stage(self, stage: str) -> None:
+        self._stage = _sentence(stage)
+        if self._live is None:
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(stderr=True, emoji=False, markup=False, highlight=False)
+            self._live = Live(get_renderable=lambda: self._line(console), console=console, refresh_per_second=4)
+            self._live.start()
+        self._live.refresh()
 
     def say(self, text: str) -> None:
-        tqdm.write(text, file=sys.stderr)
+        if self._live is None:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
+        else:
+            self._live.console.print(text, soft_wrap=True)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _line(self, console: "Console") -> "RenderableType":
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        status = self._status
+        counts = "" if status is None else f"{status.finished_scans} of {status.total} images"
+        if status is not None and status.stage == EMBEDDING:
+            left = None if self._eta is None else max(self._eta - (time.monotonic() - self._eta_at), 1.0)
+            counts += speed_text(status.images_per_second, left, ", ")
+        stage = Text(self._stage, "bold", no_wrap=True, overflow="ellipsis")
+        if status is None or console.width < _LEAST_COLUMNS:
+            return Text.assemble(stage, "  " if counts else "", counts, no_wrap=True, overflow="ellipsis")
+        bar = ProgressBar(max(status.scans.total, 1), status.finished_scans, _BAR_COLUMNS)
+        line = Table.grid(padding=(0, 2, 0, 0))
+        line.add_row(stage, bar, Text(counts, no_wrap=True, overflow="ellipsis"))
+        return line
 
 
 class _Lines:
-    """A line at the start and at each stage, and in between one every ten seconds."""
+    """A line for each stage, and in between one every ten seconds."""
 
-    def __init__(self) -> None:
-        self._last: tuple[JobState, int] | None = None
+    def __init__(self, own_worker: bool) -> None:
+        self._own_worker = own_worker
+        self._last: tuple[str, int] | None = None
         self._last_at = 0.0
 
     def update(self, status: JobStatus) -> None:
-        seen = (status.state, status.finished_scans)
+        seen = (_stage(status, self._own_worker), status.finished_scans)
         now = time.monotonic()
         new_stage = self._last is None or self._last[0] != seen[0]
         if new_stage or (self._last != seen and now - self._last_at >= _LINE_SECONDS):
             self._last, self._last_at = seen, now
-            self.say(f"{_STAGES[seen[0]]}: {seen[1]} of {status.total} images{speed_text(status, ', ')}")
+            speed = speed_text(status.images_per_second, status.eta_seconds, ", ")
+            self.say(f"{_sentence(seen[0])}: {seen[1]} of {status.total} images{speed}")
+
+    def stage(self, stage: str) -> None:
+        self.say(_sentence(stage))
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
@@ -140,11 +206,15 @@ class _Lines:
         pass
 
 
-_STAGES = {
-    JobState.EMBEDDING: "Embedding",
-    JobState.PAUSED: "Paused",
-    JobState.SCORING: "Scoring",
-    JobState.DONE: "Done",
-    JobState.FAILED: "Failed",
-    JobState.CANCELLED: "Cancelled",
-}
+def _stage(status: JobStatus, own_worker: bool) -> str:
+    """What is being done; for a job that is not at work, its state."""
+    stage = status.stage
+    if stage == WAITING and own_worker:
+        return _STARTING
+    if stage is None and status.state == JobState.EMBEDDING:  # an older service does not say
+        return EMBEDDING
+    return stage or str(status.state)
+
+
+def _sentence(stage: str) -> str:
+    return stage[:1].upper() + stage[1:]

@@ -5,21 +5,24 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
+import cloup
 
 from ...models.errors import UsageError
 from ...models.records import JobFilter
 from ...models.settings import Settings
 from ...models.states import JobState
-from ..documents import worker_json, worker_line
-from ..status import JobStatus, job_line
-from .options import AS_JSON, DEBUG, SERVER
-from .output import finish, follow_job, open_jobs, open_store, plain, print_json, print_status, say_notes
+from ..documents import worker_json
+from ..status import JobStatus
+from .options import AS_JSON, DEBUG, SERVER, examples
+from .output import finish, follow_job, open_jobs, open_store, print_json, print_status, say_notes
+from .terminal import print_table
+from .texts import JOB_HEADERS, JOB_NUMBERS, JOB_SPARED, WORKER_HEADERS, WORKER_SPARED, job_row, worker_row
 
 if TYPE_CHECKING:
     from ..jobs import Jobs
 
 
-@click.command()
+@cloup.command(epilog=examples("scanomaly status JOB", "scanomaly status JOB --json"))
 @click.argument("job")
 @SERVER
 @AS_JSON
@@ -31,7 +34,7 @@ def status(job: str, server: str | None, as_json: bool) -> int:
     return 0
 
 
-@click.command()
+@cloup.command(epilog=examples("scanomaly watch JOB"))
 @click.argument("job")
 @SERVER
 @AS_JSON
@@ -57,7 +60,7 @@ def _reconciling(settings: Settings, server: str | None) -> Iterator[None]:
         yield
 
 
-@click.command("jobs")
+@cloup.command("jobs", epilog=examples("scanomaly jobs", "scanomaly jobs --state failed --limit 5"))
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many, newest first.")
 @click.option(
     "--state", "states", multiple=True, type=click.Choice([state.value for state in JobState]), help="Only these."
@@ -72,9 +75,9 @@ def list_jobs(limit: int, states: tuple[str, ...], server: str | None, as_json: 
     if as_json:
         print_json({"jobs": [status.to_json() for status in found]})
         return 0
-    for status in found:
-        click.echo(plain(job_line(status)))
-    if not found:
+    if found:
+        print_table(JOB_HEADERS, [job_row(status) for status in found], JOB_NUMBERS, JOB_SPARED)
+    else:
         click.echo("no jobs yet: `scanomaly run FOLDER` makes one", err=True)
     return 0
 
@@ -96,7 +99,7 @@ def _first(jobs: "Jobs", wanted: JobFilter, limit: int) -> list[JobStatus]:
 def _steering(name: str, words: str, steer: Callable[["Jobs", str], JobStatus]) -> click.Command:
     """A command that does one thing with a job, and shows what became of it."""
 
-    @click.command(name, help=words)
+    @cloup.command(name, help=words, epilog=examples(f"scanomaly {name} JOB"))
     @click.argument("job")
     @SERVER
     @AS_JSON
@@ -122,7 +125,7 @@ pause = _steering(
 )
 
 
-@click.command()
+@cloup.command(epilog=examples("scanomaly resume JOB", "scanomaly resume", more="docs/reliability.md"))
 @click.argument("job", required=False)
 @SERVER
 @AS_JSON
@@ -152,7 +155,7 @@ def _resume_all(settings: Settings, as_json: bool) -> int:
     return 0
 
 
-@click.command()
+@cloup.command(epilog=examples("scanomaly workers", "scanomaly workers --here", more="docs/deployment.md"))
 @click.option("--here", is_flag=True, help="Only this machine's; exit code 1 when none lives.")
 @SERVER
 @AS_JSON
@@ -165,9 +168,8 @@ def workers(here: bool, server: str | None, as_json: bool) -> int:
         found = [worker for worker in jobs.workers() if not here or worker.host == socket.gethostname()]
     if as_json:
         print_json({"workers": [worker_json(worker) for worker in found]})
+    elif found:
+        print_table(WORKER_HEADERS, [worker_row(worker) for worker in found], spared=WORKER_SPARED)
     else:
-        for worker in found:
-            click.echo(plain(worker_line(worker)))
-        if not found:
-            click.echo("no workers yet: `scanomaly worker` starts one", err=True)
+        click.echo("no workers yet: `scanomaly worker` starts one", err=True)
     return 1 if here and not any(worker.alive for worker in found) else 0

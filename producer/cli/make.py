@@ -1,24 +1,33 @@
 """Commands that make a job: run, demo, submit."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from ...models.encoders import EncoderSpec
 from ...models.settings import Settings
 from ..status import job_status
-from .options import AS_JSON, DEBUG, DEVICE, OPEN, SERVER, job_options
-from .output import finish, open_jobs, open_store, plain, print_json, say_notes
+from .options import AS_JSON, DEBUG, DEVICE, OPEN, SERVER, examples, job_options
+from .output import finish, open_jobs, open_store, print_json, say_notes
+from .terminal import plain
 
 # What a command needs it imports itself: `--help` answers before Celery and NumPy would be loaded.
 if TYPE_CHECKING:
     from ..submit import Prepared, Request
 
 
-@click.command()
+@cloup.command(
+    epilog=examples(
+        "scanomaly run ./scans",
+        "scanomaly run ./scans --normal healthy/ --out ./report",
+        "scanomaly run ./scans --encoder efficientnet_lite0 --scorer knn,patch_knn",
+        more="docs/formats.md, docs/report.md",
+    )
+)
 @click.argument("source", required=False)
 @job_options
 @DEVICE
@@ -42,17 +51,18 @@ def run(
     settings = Settings.from_environment()
     with open_store(settings) as store:
         if resume is not None:
-            status = resume_job(resume, store, settings, make_display(), device)
+            status = resume_job(resume, store, settings, make_display(own_worker=True), device)
         else:
             request = _request(source or "", settings, device=device, **options)
             prepared = _prepare(request, settings, quiet=as_json)
             _require_encoder(request.encoder, device, fetch=True)
             storing = make_counter("Stored", quiet=as_json)
-            status = run_job(prepared, store, settings, make_display(), device, lambda _job, files: storing(files))
-    return finish(status, as_json, open_it)
+            display = make_display(own_worker=True)
+            status = run_job(prepared, store, settings, display, device, lambda _job, files: storing(files))
+    return finish(status, as_json, open_it, told=resume is None)
 
 
-@click.command()
+@cloup.command(epilog=examples("scanomaly demo", "scanomaly demo ./scans"))
 @click.argument("source", required=False)
 @DEBUG
 def demo(source: str | None) -> int:
@@ -64,11 +74,17 @@ def demo(source: str | None) -> int:
     settings = Settings.from_environment()
     request = demo_request(source, settings, lambda text: click.echo(plain(text), err=True))
     with open_store(settings) as store:
-        status = run_job(_prepare(request, settings), store, settings, make_display())
+        status = run_job(
+            _prepare(request, settings, said=request.notes), store, settings, make_display(own_worker=True)
+        )
     return finish(status, as_json=False, open_it=False)
 
 
-@click.command()
+@cloup.command(
+    epilog=examples(
+        "scanomaly submit ./scans", "scanomaly submit s3://bucket/scans --priority high", more="docs/deployment.md"
+    )
+)
 @click.argument("source")
 @job_options
 @SERVER
@@ -131,12 +147,13 @@ def _request(source: str, settings: Settings, **options: Any) -> "Request":
     return make_request(source, settings, **options)
 
 
-def _prepare(request: "Request", settings: Settings, quiet: bool = False) -> "Prepared":
+def _prepare(request: "Request", settings: Settings, quiet: bool = False, said: Collection[str] = ()) -> "Prepared":
+    """Look through the source, and say what was found, and the notes but for those of the names in `said`."""
     from ..submit import prepare
     from ..watch import make_counter
 
     prepared = prepare(request, settings, make_counter("Found", quiet))
-    say_notes(prepared.notes[key] for key in ("source", "encoder") if key in prepared.notes)
+    say_notes(prepared.notes[key] for key in ("source", "encoder") if key in prepared.notes and key not in said)
     for line in _found_lines(prepared):
         click.echo(plain(line), err=True)
     return prepared

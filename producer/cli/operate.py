@@ -5,14 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cloup
 
 from ...models.errors import UsageError
 from ...models.settings import Settings
-from .options import AS_JSON, DEBUG, DEVICE, encoder_options
-from .output import open_store, plain, print_json
+from .options import AS_JSON, DEBUG, DEVICE, encoder_options, examples
+from .output import open_store, print_json
+from .terminal import plain
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@cloup.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog=examples(
+        "scanomaly worker",
+        "scanomaly worker --devices all",
+        "scanomaly worker --device cpu",
+        more="docs/deployment.md",
+    ),
+)
 @DEVICE
 @click.option(
     "--devices", metavar="LIST", help="Be a worker on each: all (of CUDA's), or a list such as cuda:0,cuda:1."
@@ -38,7 +48,7 @@ def worker(device: str | None, devices: str | None, celery_options: Sequence[str
         return serve(settings, store, arguments)
 
 
-@click.command()
+@cloup.command(epilog=examples("scanomaly serve --root /data/scans", more="docs/service.md"))
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True, help="0 takes a free one.")
 @click.option(
@@ -71,7 +81,7 @@ def serve(host: str, port: int, roots: tuple[Path, ...], tls_cert: str | None, t
     return 0
 
 
-@click.group()
+@cloup.group(epilog=examples("scanomaly store check", "scanomaly store upgrade", more="docs/deployment.md"))
 def store() -> None:
     """Look after the store's schema."""
 
@@ -109,7 +119,9 @@ def _store_schema(upgrade: bool, as_json: bool) -> int:
     return 0
 
 
-@click.command()
+@cloup.command(
+    epilog=examples("scanomaly doctor", "scanomaly doctor --encoder efficientnet_lite0", more="docs/settings.md")
+)
 @encoder_options
 @AS_JSON
 @DEBUG

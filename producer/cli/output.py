@@ -1,8 +1,10 @@
 """What commands print, and what they open for as long as they need it."""
 
 import json
+import os
+import sys
 import webbrowser
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...models.settings import Settings
-from ..status import JobStatus, result_lines, status_lines
+from ..status import JobStatus
+from .terminal import Field, is_coloured, plain, print_fields
+from .texts import end_fields, next_steps, status_fields
 
 if TYPE_CHECKING:
     from ...models.store import Store
@@ -56,15 +60,35 @@ def follow_job(jobs: "Jobs", job_id: str) -> JobStatus:
     return follow(lambda: jobs.status(job_id), make_display(), seconds, hint=True, poll_seconds=jobs.poll_seconds)
 
 
-def finish(status: JobStatus, as_json: bool, open_it: bool) -> int:
-    """Show what became of a job, and return or raise what the command ends with."""
+@contextmanager
+def stages() -> Iterator[Callable[[str], object]]:
+    """Shows what is being done, one stage after the other."""
+    from ..watch import make_display
+
+    display = make_display()
+    try:
+        yield display.stage
+    finally:
+        display.close()
+
+
+def finish(status: JobStatus, as_json: bool, open_it: bool, told: bool = False) -> int:
+    """Show what became of a job, and return or raise what the command ends with.
+
+    Args:
+        status: of a job that has ended.
+        as_json: print it as JSON.
+        open_it: open its report in a browser.
+        told: its notes have been said already.
+    """
     if as_json:
         print_json(status.to_json())
     if status.failure is not None:
         raise status.failure
     if not as_json:
-        for line in result_lines(status):
-            click.echo(plain(line))
+        print_fields(end_fields(status, told))
+        if not open_it:
+            say_next(next_steps(status))
     if open_it:
         open_report(Path(str(status.report)))
     return status.exit_code or 0
@@ -74,21 +98,30 @@ def print_status(status: JobStatus, as_json: bool) -> None:
     if as_json:
         print_json(status.to_json())
         return
-    for line in status_lines(status):
-        click.echo(plain(line))
+    print_fields(status_fields(status))
+    say_next(next_steps(status))
 
 
 def print_json(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    """One document, with escapes for what standard output cannot encode: bytes of names that are no UTF-8, too."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(document, indent=2)
+    click.echo(text)
+
+
+def print_folder(folder: Path) -> None:
+    """A folder alone: a link on a terminal; elsewhere its name byte for byte, for `cd "$(scanomaly …)"`."""
+    if is_coloured(sys.stdout):
+        print_fields([Field("", str(folder), folder)])
+    else:
+        click.echo(os.fsencode(folder))
 
 
 def open_report(folder: Path) -> None:
     webbrowser.open((folder / "report.html").as_uri())
-
-
-def plain(text: str) -> str:
-    """Without control characters: a file's name must not steer the terminal."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def say_notes(notes: Iterable[str]) -> None:
@@ -99,3 +132,10 @@ def say_notes(notes: Iterable[str]) -> None:
 def say_note(note: str) -> None:
     """Tell a person what they should know, where it is in nobody's way."""
     click.echo(plain(f"Note: {note}"), err=True)
+
+
+def say_next(steps: str | None) -> None:
+    """Tell a person what they may want to type next."""
+    if steps is not None:
+        sys.stdout.flush()
+        print_fields([Field("", f"Next: {steps}", None, "dim")], err=True)

@@ -3,17 +3,22 @@
 from pathlib import Path
 
 import click
+import cloup
 
 from ...models.errors import JobStateError, ReportError
 from ...models.scorers import SCORERS, check_scorers, parse_scorers
 from ...models.settings import Settings
 from ...models.states import JobState
 from ..status import job_status
-from .options import AS_JSON, DEBUG, OPEN, SERVER
-from .output import finish, follow_job, open_jobs, open_report, open_store, print_json
+from .options import AS_JSON, DEBUG, OPEN, SERVER, examples
+from .output import finish, follow_job, open_jobs, open_report, open_store, print_folder, print_json, stages
 
 
-@click.command()
+@cloup.command(
+    epilog=examples(
+        "scanomaly report JOB --open", "scanomaly report JOB --rebuild --out ./report", more="docs/report.md"
+    )
+)
 @click.argument("job")
 @OPEN
 @click.option("--rebuild", is_flag=True, help="Write it again, from the scores in the store.")
@@ -32,18 +37,23 @@ def report(job: str, open_it: bool, rebuild: bool, out: Path | None, as_json: bo
         raise JobStateError(f"job {found.id} is {found.state}: only a done job has a report")
     folder = Path(out.absolute() if out else found.report_folder)
     if rebuild:
-        rebuild_report(found.id, folder)
+        with stages() as begins:
+            rebuild_report(found.id, folder, begins=begins)
     if not (folder / "report.html").is_file():
         raise ReportError(
             f"there is no report in {folder}: it was moved, or written on another machine; --rebuild writes it here"
         )
-    print_json({"job": found.id, "report": str(folder)}) if as_json else click.echo(folder)
+    print_json({"job": found.id, "report": str(folder)}) if as_json else print_folder(folder)
     if open_it:
         open_report(folder)
     return 0
 
 
-@click.command()
+@cloup.command(
+    epilog=examples(
+        "scanomaly score JOB --scorer knn,mahalanobis", "scanomaly score JOB --headline knn", more="docs/scoring.md"
+    )
+)
 @click.argument("job")
 @click.option(
     "--scorer",
@@ -76,7 +86,8 @@ def score(
         if found.state != JobState.DONE:
             raise JobStateError(f"job {found.id} is {found.state}: only a done job can be scored again")
         check_scorers((*scorers, *([headline] if headline else [])), found.encoder)
-        rebuild_report(found.id, scorers=scorers or (str(headline),), headline=headline)
+        with stages() as begins:
+            rebuild_report(found.id, scorers=scorers or (str(headline),), headline=headline, begins=begins)
         status = job_status(store, found.id)
     return finish(status, as_json, open_it)
 
@@ -94,7 +105,13 @@ def _score_there(
         return finish(status, as_json, open_it=False)
 
 
-@click.command()
+@cloup.command(
+    epilog=examples(
+        "scanomaly export JOB --vectors npy",
+        "scanomaly export JOB --vectors parquet --out ./vectors",
+        more="docs/scoring.md",
+    )
+)
 @click.argument("job")
 @click.option(
     "--vectors",
