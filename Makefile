@@ -7,6 +7,14 @@ PYTHON ?= python3
 SEEDS ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
+# The installer shows its progress on a terminal.
+QUIET := $(shell test -t 2 || echo --quiet)
+ifdef UV_TORCH_BACKEND
+SAY_TORCH := echo "Installing into $(VENV): PyTorch for $(UV_TORCH_BACKEND), and what else a worker needs" >&2
+else
+SAY_TORCH := echo "Installing into $(VENV): about 5 GB are downloaded, most of it PyTorch's build for CUDA. \
+UV_TORCH_BACKEND=cpu make $(firstword $(MAKECMDGOALS) demo) takes the small one, where this machine reaches PyTorch's own index." >&2
+endif
 
 .PHONY: demo test bench formats chaos lint install clean
 
@@ -42,9 +50,10 @@ $(VENV)/bin/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 
 $(VENV)/worker: $(VENV)/bin/uv pyproject.toml constraints.txt
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[worker,offline,postgres,server,medical,s3,gs,http]'
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(SAY_TORCH)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install $(QUIET) -c constraints.txt -e '.[worker,offline,postgres,server,medical,s3,gs,http]'
 	@touch $@
 
 $(VENV)/test: $(VENV)/worker
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[worker,offline,postgres,server,medical,s3,gs,http,test]'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install $(QUIET) -c constraints.txt -e '.[worker,offline,postgres,server,medical,s3,gs,http,test]'
 	@touch $@

@@ -27,29 +27,31 @@ def demo_request(source: str | None, settings: Settings, say: Callable[[str], No
     notes: dict[str, str] = {}
     if source is None:
         say(f"Looking for {KAGGLE_SOURCE}")
-        source = _source(settings, notes)
+        source = _source(settings, notes, say)
     say(f"Looking for the weights of {parse_encoder().key}")
-    encoder = _encoder(notes)
+    encoder = _encoder(notes, say)
     return Request(source, encoder, batch_size=settings.batch_size, scorers=_SCORERS, notes=notes)
 
 
-def _source(settings: Settings, notes: dict[str, str]) -> str:
+def _source(settings: Settings, notes: dict[str, str], say: Callable[[str], None]) -> str:
     try:
         resolve(KAGGLE_SOURCE, settings)
         return KAGGLE_SOURCE
     except KaggleUnreachableError as error:
+        say("Kaggle cannot be reached: taking the built-in sample")
         notes["source"] = (
             f"the built-in sample, drawn by the program, stands in for the Kaggle data set: {_reason(error)}"
         )
         return SAMPLE_SOURCE
 
 
-def _encoder(notes: dict[str, str]) -> EncoderSpec:
+def _encoder(notes: dict[str, str], say: Callable[[str], None]) -> EncoderSpec:
     encoder = parse_encoder()
     try:
         require_encoder(encoder, fetch=True)
         return encoder
     except HubUnreachableError as error:
+        say(f"The model hub cannot be reached: taking {OFFLINE_ENCODER}")
         notes["encoder"] = f"the offline encoder {OFFLINE_ENCODER} stands in for {encoder.model}: {_reason(error)}"
         return parse_encoder(OFFLINE_ENCODER)
 
