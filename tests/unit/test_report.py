@@ -433,8 +433,7 @@ class TestPage:
         labels = [scan.label for scan in data.scans]
         widths = [200 if label is Label.ANOMALY else 100 for label in labels]
         page = page_of(replace(data, outline=outline_of(labels, width=widths)))
-        assert "The scorer is not clearly better than the width alone" in page.text
-        assert "AUROC of 1.000" in page.text
+        assert "The scorer is not clearly better than the image width alone" in page.text
         assert "Image width alone separates the classes at least as well (1.000) as the scores (" in page.text
         assert "not clearly better" not in page_of(data).text
 
