@@ -1,16 +1,16 @@
 """Follows a job to its end, with a progress bar on a terminal and plain lines elsewhere."""
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..models.patience import patiently
 from ..models.stages import EMBEDDING, WAITING
 from ..models.states import JobState
 from .status import JobStatus, speed_text
+from .streams import is_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.3
 _LINE_SECONDS = 10.0
 _HINT_SECONDS = 5.0
 _COUNT_SECONDS = 2.0
-_BAR_COLUMNS = 24
+_BAR_COLUMNS = 16
 _LEAST_COLUMNS = 72
 """Of a terminal that has room for a bar beside the numbers."""
 _STARTING = "starting worker"
@@ -116,11 +116,6 @@ def make_counter(what: str, quiet: bool = False) -> Callable[[int], None]:
     return count if sys.stderr.isatty() and not quiet else lambda _files: None
 
 
-def is_terminal(stream: IO[str] | None) -> bool:
-    """Whether a stream is a terminal that understands more than lines."""
-    return stream is not None and stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown")
-
-
 class _Bar:
     """One line that is written again and again. Speed and time left are the status's own."""
 
@@ -168,7 +163,7 @@ class _Bar:
         status = self._status
         counts = "" if status is None else f"{status.finished_scans} of {status.total} images"
         if status is not None and status.stage == EMBEDDING:
-            left = None if self._eta is None else max(self._eta - (time.monotonic() - self._eta_at), 1.0)
+            left = None if not self._eta else max(self._eta - (time.monotonic() - self._eta_at), 1.0)
             counts += speed_text(status.images_per_second, left, ", ")
         stage = Text(self._stage, "bold", no_wrap=True, overflow="ellipsis")
         if status is None or console.width < _LEAST_COLUMNS:

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
-from ..watch import is_terminal
+from ..streams import is_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
