@@ -61,7 +61,8 @@ class RemoteJobs:
         url: where `scanomaly serve` is.
         token: what it asks for, beyond its own machine.
         """
-        url = url if "://" in url else f"http://{url}"
+        if is_service_url(url) and "://" not in url:
+            url = f"http://{url}"
         self._url = url.rstrip("/") + "/api/v1"
         self._name = url
         self._session = requests.Session()
