@@ -4,7 +4,9 @@ import io
 import json
 import os
 import pty
+import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -240,3 +242,13 @@ def test_standard_output_that_cannot_say_it_gets_escapes(monkeypatch: pytest.Mon
         print_json({"path": "é\udcff"})
         sys.stdout.flush()
         assert json.loads(raw.getvalue()) == {"path": "é\udcff"}
+
+
+def test_the_readme_installs_from_a_checkout() -> None:
+    """There is no index that has it: what is installed is the folder itself, with extras that it has."""
+    root = Path(__file__).parents[2]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    readme = (root / "README.md").read_text()
+    assert re.findall(r"pip install '\.\[(\w+)\]'", readme) == ["worker"]
+    assert "'scanomaly[" not in readme
+    assert {name for name in re.findall(r"`\[(\w+)\]`", readme)} <= set(extras)
