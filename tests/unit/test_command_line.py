@@ -251,4 +251,4 @@ def test_the_readme_installs_from_a_checkout() -> None:
     readme = (root / "README.md").read_text()
     assert re.findall(r"pip install '\.\[(\w+)\]'", readme) == ["worker"]
     assert "'scanomaly[" not in readme
-    assert {name for name in re.findall(r"`\[(\w+)\]`", readme)} <= set(extras)
+    assert set(re.findall(r"`\[(\w+)\]`", readme)) <= set(extras)
