@@ -289,6 +289,9 @@ def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     if colours.dtype.kind == "i":
         kind = np.dtype(f"u{colours.dtype.itemsize}")
         colours = (colours.view(kind) + kind.type(1 << (bits - 1))) & kind.type((1 << bits) - 1)
+    found: NDArray[np.uint8]
     if bits < 8:
-        return np.rint(colours * (255.0 / ((1 << bits) - 1))).astype(np.uint8)
-    return np.ascontiguousarray(colours >> colours.dtype.type(bits - 8)).astype(np.uint8)
+        found = np.rint(colours * (255.0 / ((1 << bits) - 1))).astype(np.uint8)
+    else:
+        found = np.ascontiguousarray(colours >> colours.dtype.type(bits - 8)).astype(np.uint8)
+    return found
