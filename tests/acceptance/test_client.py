@@ -25,6 +25,7 @@ from scanomaly.models.records import ScanFilter
 from scanomaly.models.states import FailureKind, JobState, Label, ScanState
 from scanomaly.producer import Client
 
+from ..waiting import HANGS
 from .conftest import OFFLINE, Scanomaly, check_schema
 
 README = Path(__file__).parents[2] / "README.md"
@@ -58,7 +59,7 @@ def test_a_program_submits_waits_and_reads_the_scores(client: Client, scans: Pat
         str(drawn), encoder=ENCODER, scorers=["centroid", "knn"], normal=["no/"], anomaly=["yes/"]
     )
     assert (submitted.state, submitted.scans.total) == (JobState.EMBEDDING, 24)
-    status = client.wait(submitted.job, timeout=120)
+    status = client.wait(submitted.job, timeout=HANGS)
     assert (status.state, status.exit_code, status.scans.embedded) == (JobState.DONE, 0, 24)
     assert status == client.status(submitted.job[:6])
     assert submitted.job in [job.job for job in client.jobs(JobState.DONE)]
@@ -77,10 +78,10 @@ def test_a_program_submits_waits_and_reads_the_scores(client: Client, scans: Pat
 
 
 def test_a_done_job_gets_more_scorers_from_the_workers(client: Client, drawn: Path) -> None:
-    job = client.wait(client.submit(str(drawn), encoder=ENCODER).job, timeout=120)
+    job = client.wait(client.submit(str(drawn), encoder=ENCODER).job, timeout=HANGS)
     again = client.score(job.job, ["mahalanobis"], headline="mahalanobis")
     assert (again.scorers, again.finished_at) == (("mahalanobis", "centroid"), None)
-    status = client.wait(job.job, timeout=120)
+    status = client.wait(job.job, timeout=HANGS)
     assert status.state == JobState.DONE
     assert status.result is not None
     assert job.finished_at is not None
@@ -105,7 +106,7 @@ def test_errors_are_the_same_on_both_ways(client: Client, drawn: Path, tmp_path:
     with pytest.raises(UsageError, match="--normal x/ matches none"):
         client.submit(str(drawn), encoder=ENCODER, normal=["x/"])
     job = client.submit(str(drawn), encoder=ENCODER).job
-    client.wait(job, timeout=120)
+    client.wait(job, timeout=HANGS)
     with pytest.raises(JobStateError, match="there is nothing to cancel"):
         client.cancel(job)
     with pytest.raises(JobStateError, match="there is nothing to retry"):
@@ -137,7 +138,7 @@ def test_failed_scans_are_listed_with_their_reasons(client: Client, served: Scan
     (folder / "no").mkdir(parents=True, exist_ok=True)
     (folder / "no" / "empty.png").touch()
     (folder / "no" / "whole.png").write_bytes(next((drawn / "no").iterdir()).read_bytes())
-    status = client.wait(client.submit(str(folder), encoder=ENCODER).job, timeout=120)
+    status = client.wait(client.submit(str(folder), encoder=ENCODER).job, timeout=HANGS)
     assert status.exit_code == 3
     (failed,) = client.scans(status.job, ScanFilter(state=ScanState.FAILED))
     assert (failed.path, failed.failure, failed.score) == ("no/empty.png", FailureKind.EMPTY, None)
@@ -185,7 +186,7 @@ def test_a_client_without_a_token_is_told_so(
             next(iter(Client(url).jobs()), None)
         reader = Client(url, token="r" * 20)
         job = Client(url, token="t" * 20).submit(str(drawn), encoder=ENCODER).job
-        assert reader.wait(job, timeout=120).state == JobState.DONE
+        assert reader.wait(job, timeout=HANGS).state == JobState.DONE
         with pytest.raises(NotAllowedError, match="may only look"):
             reader.cancel(job)
 
@@ -209,7 +210,7 @@ def test_the_script_of_the_readme_submits_polls_and_fetches_the_scores(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -86,7 +86,7 @@ def stored_patches(home: Path) -> dict[str, np.ndarray]:
 
 
 def patch_scores(patches: np.ndarray, normal: np.ndarray, together: np.ndarray, mirror: bool) -> np.ndarray:
-    """For every fourth scan the mean of the 3 worst patches' mean distances to the 3 nearest normals, by torch."""
+    """Every fourth scan's: the mean of its 3 worst patches' mean distances to the 3 nearest normals, with torch."""
     grid = torch.tensor(patches).reshape(-1, 9, 9, 472)
     described = torch.cat([grid, grid - grid.flip(2)], 3) if mirror else grid
     flat = described.reshape(len(grid), 81, -1)

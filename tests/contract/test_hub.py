@@ -24,6 +24,7 @@ from scanomaly.worker import doctor
 from scanomaly.worker.encoding import encoder
 
 from ..servers.hub import HubServer, SilentServer
+from ..waiting import HANGS
 
 REPO = "owner/name"
 USUAL = "open_clip_pytorch_model.bin"
@@ -79,7 +80,7 @@ def fetch(
         env=environment(url, home, **others),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -133,14 +134,14 @@ class TestDownload:
     def test_killed_in_the_middle(self, tmp_path: Path) -> None:
         reached, wait = threading.Event(), threading.Event()
         with HubServer({f"{REPO}/{USUAL}": CONTENT}) as hub:
-            hub.pause = lambda: (reached.set(), wait.wait(30))
+            hub.pause = lambda: (reached.set(), wait.wait(HANGS))
             process = subprocess.Popen(
                 [sys.executable, "-c", FETCH, REPO, "", "30"],
                 env=environment(hub.url, tmp_path),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
-            assert reached.wait(60)
+            assert reached.wait(HANGS)
             process.kill()
             process.communicate()
             wait.set()
@@ -167,7 +168,7 @@ class TestProgress:
                 env=environment(hub.url, tmp_path, TERM="xterm"),
                 stdout=subprocess.DEVNULL,
                 stderr=theirs,
-                timeout=120,
+                timeout=HANGS,
                 check=True,
             )
         os.close(theirs)
@@ -231,33 +232,33 @@ class TestUnreachable:
         assert outcome.stderr == ""
 
     def test_refused(self, tmp_path: Path) -> None:
-        self.check(fetch("http://127.0.0.1:1", tmp_path), within=3)
+        self.check(fetch("http://127.0.0.1:1", tmp_path), within=9)
 
     def test_accepts_and_never_answers(self, tmp_path: Path) -> None:
         with SilentServer() as silent:
-            self.check(fetch(silent.url, tmp_path, REPO, "", 1.5), within=4)
+            self.check(fetch(silent.url, tmp_path, REPO, "", 1.5), within=9)
 
     def test_drips(self, tmp_path: Path) -> None:
         """Each byte comes before a socket's time limit; only a deadline for the whole ends it."""
         with SilentServer(drip=0.4) as dripping:
-            self.check(fetch(dripping.url, tmp_path, REPO, "", 1.5), within=4)
+            self.check(fetch(dripping.url, tmp_path, REPO, "", 1.5), within=9)
 
     def test_name_look_up_hangs(self, tmp_path: Path) -> None:
         hang = tmp_path / "sitecustomize.py"
         hang.write_text("import socket, time\ndef slow(*a, **k):\n    time.sleep(60)\nsocket.getaddrinfo = slow\n")
-        self.check(fetch("http://hub.test", tmp_path, REPO, "", 1.5, PYTHONPATH=str(tmp_path)), within=4)
+        self.check(fetch("http://hub.test", tmp_path, REPO, "", 1.5, PYTHONPATH=str(tmp_path)), within=9)
 
     def test_unknown_name(self, tmp_path: Path) -> None:
-        self.check(fetch("http://hub.invalid", tmp_path, REPO, "", 5), within=7)
+        self.check(fetch("http://hub.invalid", tmp_path, REPO, "", 5), within=30)
 
     def test_offline_mode(self, tmp_path: Path) -> None:
         outcome = fetch("http://127.0.0.1:1", tmp_path, HF_HUB_OFFLINE="1")
-        self.check(outcome, within=1)
+        self.check(outcome, within=9)
         assert "HF_HUB_OFFLINE" in outcome.answer
 
     def test_no_password_in_the_message(self, tmp_path: Path) -> None:
         outcome = fetch("http://someone:secret@127.0.0.1:1/path", tmp_path)
-        self.check(outcome, within=3)
+        self.check(outcome, within=9)
         assert "secret" not in outcome.answer
 
 
@@ -319,7 +320,7 @@ class TestDoctorProcess:
             env=environment(url, home, **others),
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=HANGS,
             check=True,
         )
         self.stderr = result.stderr

@@ -23,6 +23,7 @@ from scanomaly.models.store import Store
 from scanomaly.worker.hearing import Hearing, hearing
 
 from ..conftest import missing
+from ..waiting import HANGS
 
 OFFLINE = parse_encoder("efficientnet_lite0")
 
@@ -40,7 +41,7 @@ def redis() -> Iterator[Redis]:
             stdout=subprocess.DEVNULL,
         )
         client = Redis(unix_socket_path=socket)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + HANGS
         while not Path(socket).exists():
             assert time.monotonic() < deadline, "redis-server does not start"
             time.sleep(0.02)

@@ -34,6 +34,8 @@ from scanomaly.models.sources.archives import (
     open_archive,
 )
 
+from ..waiting import HANGS
+
 MOST = 64 * 1024**2
 LIMITS = Limits(member_bytes=MOST)
 TARS = ("a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz")
@@ -936,7 +938,7 @@ class TestFuzz:
             originals.append(tarred(files, form=tarfile.GNU_FORMAT))
         refused = 0
         limits = Limits(member_bytes=1024**2, total_bytes=16 * 1024**2)
-        began = time.perf_counter()
+        began = time.process_time()
         with peak(64 * 1024**2):
             for _ in range(300):
                 data = mutated(chance.choice(originals), chance)
@@ -945,7 +947,7 @@ class TestFuzz:
                     data = gzip.compress(below, 1) if kind == "a.tar.gz" else lzma.compress(below, preset=0)
                 refused += look_at_all(data, kind, limits, files)
         assert refused > 30
-        assert time.perf_counter() - began < 60
+        assert time.process_time() - began < 60
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
@@ -1125,11 +1127,11 @@ class TestOpenArchives:
 
             def wait(size: int, waiting: threading.Event = waiting, go_on: threading.Event = go_on) -> None:
                 waiting.set()
-                assert go_on.wait(10)
+                assert go_on.wait(HANGS)
 
             with ThreadPoolExecutor(1) as pool:
                 slow = pool.submit(archives.read, kind, STAMP, "001.cls", wait)
-                assert waiting.wait(10)
+                assert waiting.wait(HANGS)
                 assert archives.read(kind, STAMP, "002.cls") == b"0"
                 go_on.set()
                 assert slow.result() == b"1"

@@ -13,6 +13,8 @@ from scanomaly.worker.encoding.files import ScanFiles
 from scanomaly.worker.encoding.images import ImageFailure
 from scanomaly.worker.encoding.places import LocalFolder
 
+from ..waiting import HANGS
+
 LIMIT = 1 << 30
 
 
@@ -74,7 +76,7 @@ class TestContent:
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(kind, tmp_path, "pipe.jpg")
             try:
-                assert waiting.result(timeout=5) is FailureKind.UNREADABLE
+                assert waiting.result(timeout=HANGS) is FailureKind.UNREADABLE
             finally:  # lets a reader that does block go, so that the test ends
                 if not waiting.done():
                     os.close(os.open(tmp_path / "pipe.jpg", os.O_RDWR))

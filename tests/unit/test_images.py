@@ -319,11 +319,21 @@ def small_files_that_pillow_makes_large() -> dict[str, bytes]:
     }
 
 
+def webp_of_size(width: int, height: int) -> bytes:
+    """A lossless WebP that tells another size than it has pixels for: to write one of that size takes 1.6 GB."""
+    data = bytearray(encoded(Image.new("RGB", (16, 16)), "WEBP", lossless=True))
+    sizes = data.index(b"VP8L") + 9  # behind the chunk's name and length, and the signature
+    (bits,) = struct.unpack_from("<I", data, sizes)
+    struct.pack_into("<I", data, sizes, bits & ~0xFFFFFFF | (height - 1) << 14 | (width - 1))
+    return bytes(data)
+
+
 def test_a_bomb_costs_no_memory_and_nothing_is_printed(tmp_path: Path) -> None:
     """In a process of its own, with Python's own warning filters and streams."""
-    bomb = zlib.compress(b"\0" * (20_001 * 20_000), 9)
-    (tmp_path / "bomb.png").write_bytes(png(20_000, 20_000, bomb))
-    (tmp_path / "bomb.webp").write_bytes(encoded(Image.new("RGB", (16_000, 12_000)), "WEBP", method=0))
+    packer = zlib.compressobj(1)
+    rows = [packer.compress(bytes(20_001 * 100)) for _ in range(200)]
+    (tmp_path / "bomb.png").write_bytes(png(20_000, 20_000, b"".join([*rows, packer.flush()])))
+    (tmp_path / "bomb.webp").write_bytes(webp_of_size(16_000, 12_000))
     palette = picture().quantize(16)
     palette.save(tmp_path / "palette.png", transparency=bytes(range(0, 160, 10)))
     corrupt = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x05\x00\xff\xff\xff\xff\xf0\xff\xff\xff" * 3

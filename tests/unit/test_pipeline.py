@@ -34,6 +34,8 @@ from scanomaly.worker.encoding.memory import MemoryBudget, NoRoomError, Share
 from scanomaly.worker.encoding.pipeline import Embedded, Pipeline
 from scanomaly.worker.encoding.places import FileVersion, LocalFolder
 
+from ..waiting import HANGS, until
+
 MIB = 1 << 20
 
 
@@ -178,9 +180,8 @@ class TestMemoryBudget:
         with ThreadPoolExecutor(4) as pool, budget.hold(60):
             for size in (90, 10, 20):
                 pool.submit(take, size)
-                deadline = time.monotonic() + 5
-                while len(budget._queue) < (90, 10, 20).index(size) + 1 and time.monotonic() < deadline:
-                    time.sleep(0.001)
+                queued = (90, 10, 20).index(size) + 1
+                until(lambda: len(budget._queue), size, lambda found, queued=queued: found == queued)
             with budget.hold(0) as late, pytest.raises(NoRoomError):  # there is room, but others came first
                 late.reserve(5)
             assert order == []
@@ -222,7 +223,7 @@ class TestMemoryBudget:
                     need = full.need
 
         with ThreadPoolExecutor(threads) as pool:
-            tries = list(pool.map(work, range(400), timeout=60))
+            tries = list(pool.map(work, range(400), timeout=HANGS))
         assert max(tries) <= 3  # empty-handed, for the file, for the whole
         assert 50 < most <= 100
 
@@ -321,7 +322,7 @@ def grown(folder: Path, suffix: str, memory: int) -> int:
         [sys.executable, "-c", textwrap.dedent(program), str(folder), suffix, str(memory)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
         check=False,
         cwd=Path(__file__).parents[2],
     )
@@ -467,13 +468,18 @@ class TestEncoding:
     def test_batches_are_encoded_together_and_each_gets_its_own(self, tmp_path: Path) -> None:
         scans = save(tmp_path, 60)
         sizes: list[int] = []
+        prepared: list[int] = []
         go = threading.Event()
 
         class Slow(MeanColour):
             at_once = 16
 
+            def preprocess(self, image: Image.Image) -> np.ndarray:
+                prepared.append(1)
+                return super().preprocess(image)
+
             def encode(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-                go.wait(5)
+                go.wait(HANGS)
                 sizes.append(len(pixels))
                 return super().encode(pixels)
 
@@ -481,9 +487,9 @@ class TestEncoding:
         with ThreadPoolExecutor(3) as pool:
             batches = [scans[0:20], scans[20:40], scans[40:60]]
             futures = [pool.submit(embed, pipe, batch, tmp_path) for batch in batches]
-            time.sleep(0.3)  # until as many are prepared as may be
+            until(lambda: len(prepared) >= 16, "as many are prepared as may be")
             go.set()
-            found = [future.result(10) for future in futures]
+            found = [future.result(HANGS) for future in futures]
         assert [len(one.vectors) for one in found] == [20, 20, 20]
         assert [r.scan_id for one in found for r in one.results] == list(range(60))
         assert sum(sizes) == 60
@@ -507,15 +513,16 @@ class TestEncoding:
                 return super().preprocess(image)
 
             def encode(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-                go.wait(5)
+                go.wait(HANGS)
                 return super().encode(pixels)
 
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(embed, pipeline(load=Stuck, threads=8), save(tmp_path, 60), tmp_path)
-            time.sleep(0.5)
+            until(lambda: prepared >= most, most)
+            time.sleep(0.2)  # and no more come
             assert prepared == most
             go.set()
-            assert len(future.result(10).vectors) == 60
+            assert len(future.result(HANGS).vectors) == 60
 
     def test_one_content_is_encoded_once(self, tmp_path: Path) -> None:
         encoded: list[int] = []
@@ -561,7 +568,7 @@ class TestEncoding:
         with ThreadPoolExecutor(2) as pool:
             for future in [pool.submit(embed, pipe, part, tmp_path) for part in (scans[:40], scans[40:])]:
                 with pytest.raises(EncoderError, match="no memory"):
-                    future.result(10)
+                    future.result(HANGS)
 
     def test_an_encoder_that_did_not_load_is_tried_again(self, tmp_path: Path) -> None:
         errors = [EncoderError("the hub is away")]

@@ -19,6 +19,8 @@ from scanomaly.producer import submit
 from scanomaly.producer.submit import Prepared, Request, prepare, store_job
 from tests.hospital import write_nifti
 
+from ..waiting import HANGS
+
 OFFLINE = parse_encoder("efficientnet_lite0")
 
 
@@ -110,7 +112,7 @@ def test_workers_are_called_while_a_job_is_stored(
     def stored(job_id: str, _files: int) -> None:
         parts.append(store.find_job(job_id).whole)
         if len(parts) == 2:  # the next part waits until the workers were called
-            assert called.wait(30)
+            assert called.wait(HANGS)
 
     store_job(prepared(folder, settings, 2), store, settings, lambda _: called.set(), stored)
     assert parts == [False] * (len(parts) - 1) + [True]

@@ -269,9 +269,9 @@ class TestBadStacks:
             data = b"II*\0\x08\0\0\0" + b"".join(struct.pack("<HI", 0, 14 + 6 * at) for at in range(500_000))
         else:
             data = b"II*\0\x08\0\0\0" + struct.pack("<I", 10) * 200_000
-        begun = time.perf_counter()
+        begun = time.process_time()
         failure(data, "page/7")
-        assert time.perf_counter() - begun < 5
+        assert time.process_time() - begun < 5
 
     def test_random_damage_gives_pixels_or_a_failure(self) -> None:
         files = [
