@@ -1,5 +1,4 @@
-"""What a job was asked for with, so that it can be run again, and what is being done for it; which encoders a worker
-has, and why it stopped."""
+"""What a job was asked for with and what is being done for it; which encoders a worker has, and why it stopped."""
 
 import sqlalchemy as sa
 from alembic import op
