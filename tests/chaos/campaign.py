@@ -19,7 +19,6 @@ SCANS = 240
 SCAN_SECONDS = 0.06
 BATCH_SIZE = 8
 ENCODER = "chaos"
-END_SECONDS = 120.0
 
 _SUBMISSIONS = 20
 
@@ -58,7 +57,7 @@ def undisturbed(scans: Path, encoder: str = ENCODER) -> Scores:
     """The scores of a folder when nothing happens."""
     with World("sqlite", workers=1) as world:
         world.submit(scans, "--encoder", encoder, "--batch-size", str(BATCH_SIZE)).wait()
-        world.until(world.ended, END_SECONDS, "an undisturbed job ends")
+        world.until(world.ended, "an undisturbed job ends")
         return scores_in(Path(world.rows("SELECT report_folder FROM jobs")[0][0]))
 
 
@@ -73,15 +72,15 @@ def play(database: str, seed: int, scans: Path, expected: Scores) -> Outcome:
         striker.strike_all(schedule.starting)
         try:
             _submit(world, scans, schedule.submitter_lives, outcome)
-            world.until(lambda: world.running() or world.embedded(), END_SECONDS, "a batch is in work")
+            world.until(lambda: world.running() or world.embedded(), "a batch is in work")
             striker.strike_all(schedule.embedding)
-            world.until(world.embedded, END_SECONDS, "all scans are embedded")
+            world.until(world.embedded, "all scans are embedded")
             striker.strike_all(schedule.scoring)
-            world.until(world.ended, END_SECONDS, "the job ends")
+            world.until(world.ended, "the job ends")
             outcome.finished = world.state() == "done"
             outcome.ending = max(0.0, time.monotonic() - striker.last)
             striker.enabled = False
-            world.until(world.idle, END_SECONDS, "all is repaired")
+            world.until(world.idle, "all is repaired")
             outcome.verdict = judge(world, expected)
             judge_queues(world, outcome.verdict)
             judge_stop(world, outcome.verdict)
@@ -125,7 +124,7 @@ def _submit(world: World, scans: Path, lives: float | None, outcome: Outcome) ->
             outcome.faults["kill submitter"] += 1
         code = submission.wait()
         world.tell(f"submit ended with {code}")
-        world.until(lambda: _answers(world), END_SECONDS, "the store answers")
+        world.until(lambda: _answers(world), "the store answers")
         if world.state() is not None:
             return
         assert code != 0, "submit ended with 0, and there is no job"

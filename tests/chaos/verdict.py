@@ -58,21 +58,21 @@ def judge(world: World, expected: Scores) -> Verdict:
     return verdict
 
 
-def judge_queues(world: World, verdict: Verdict, seconds: float = 8) -> None:
+def judge_queues(world: World, verdict: Verdict) -> None:
     """The workers, which must be running, have nothing left to take."""
     try:
-        world.until(lambda: not world.broker.queues(), seconds, "the queues are empty")
+        world.until(lambda: not world.broker.queues(), "the queues are empty")
     except TimeoutError:
         verdict.problems.append(f"messages are left over: {world.broker.contents()}")
 
 
 def judge_stop(world: World, verdict: Verdict) -> None:
     """The workers stop when they are told to, and leave no process."""
-    world.until(world.workers_beat, 60, "all workers are ready")
+    world.until(world.workers_beat, "all workers are ready")
     codes = world.stop_workers()
     verdict.require(set(codes) <= {0}, f"exit codes of the workers: {codes}")
     try:
-        world.until(lambda: not world.processes(), 10, "all processes are gone")
+        world.until(lambda: not world.processes(), "all processes are gone")
     except TimeoutError:
         verdict.problems.append(f"processes are left over: {world.processes()}")
 

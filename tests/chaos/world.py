@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import psycopg
 
+from ..waiting import HANGS
 from .servers import DATABASES, Broker, Postgres, Sqlite, children
 
 COMMAND = str(Path(sys.executable).parent / "scanomaly")
@@ -26,7 +27,6 @@ ENDED = ("done", "failed", "cancelled")
 NO_STORE = (psycopg.Error, sqlite3.Error)
 
 _LOOK_SECONDS = 0.1
-_STOP_SECONDS = 45.0
 _TAIL_LINES = 40
 
 
@@ -82,13 +82,18 @@ class World:
     Time passes in `until` alone: there, what is due is done, and who has died is started again.
     """
 
-    def __init__(self, database: str, workers: int = 2, **variables: str) -> None:
-        """`variables` are environment variables for every process of Scanomaly."""
+    def __init__(self, database: str, workers: int = 2, gated: bool = False, **variables: str) -> None:
+        """`variables` are environment variables for every process of Scanomaly.
+
+        With `gated`, no batch is done before `let_through`: so that what happens to it happens while it is in work.
+        """
         # A short path, so that a socket in it can be had; and one that PostgreSQL's own user may enter.
         self.folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
         self.folder.chmod(0o711)
         self.home = self.folder / "home"
         self.home.mkdir()
+        self._gate = self.folder / "gate"
+        self._gate.mkdir()
         self.broker = Broker(self.folder)
         self.database: Sqlite | Postgres = DATABASES[database](self.folder)
         self.workers: list[Worker] = []
@@ -108,6 +113,9 @@ class World:
                 "CHAOS_DEEDS": str(self.folder / "deeds"),
             }
             | self.database.environment
+            # However long the gate is shut, nobody is killed for it.
+            | (dict.fromkeys(("SCANOMALY_SCAN_SECONDS", "SCANOMALY_GRACE_SECONDS"), str(HANGS)) if gated else {})
+            | ({"CHAOS_GATE": str(self._gate)} if gated else {})
             | variables
         )
 
@@ -138,12 +146,12 @@ class World:
 
     # Time
 
-    def until(self, reached: Callable[[], object], seconds: float, what: str) -> float:
-        """Let time pass until something is reached. Returns for how long. Raises TimeoutError."""
+    def until(self, reached: Callable[[], object], what: str) -> float:
+        """Let time pass until something is reached. Returns for how long. Raises TimeoutError where it never is."""
         begun = time.monotonic()
         while not reached():
-            if time.monotonic() - begun > seconds:
-                error = TimeoutError(f"{what}: not within {seconds:.0f} s")
+            if time.monotonic() - begun > HANGS:
+                error = TimeoutError(f"{what}: not within {HANGS:.0f} s")
                 error.add_note(self.describe())
                 raise error
             self._turn()
@@ -169,6 +177,12 @@ class World:
 
     def tell(self, event: str) -> None:
         self.events.append(f"{time.monotonic() - self._begun:6.1f} s  {event}")
+
+    # The gate before the chaos encoder, of a world with `gated=True`
+
+    def let_through(self, worker: Worker | None = None) -> None:
+        """Let a worker, or all from now on, encode what they have in work."""
+        (self._gate / (str(worker.pid) if worker else "all")).touch()
 
     # Processes
 
@@ -196,7 +210,7 @@ class World:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=HANGS,
             check=False,
         )
         assert done.returncode == code, f"{arguments}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -232,7 +246,7 @@ class World:
         for worker in self.workers:
             if worker.alive:
                 worker.process.terminate()
-        return [worker.process.wait(_STOP_SECONDS) for worker in self.workers]
+        return [worker.process.wait(HANGS) for worker in self.workers]
 
     def processes(self) -> list[int]:
         """The process ids of all of Scanomaly's processes in this world."""
@@ -365,5 +379,5 @@ class Submission:
 
     def wait(self) -> int:
         """Let time pass until it has ended. Returns its exit code."""
-        self._world.until(lambda: self._process.poll() is not None, 120, "submit ends")
+        self._world.until(lambda: self._process.poll() is not None, "submit ends")
         return self._process.wait()

@@ -4,6 +4,7 @@ It comes as a user's own encoder would: as an entry point, of the distribution b
 
 Environment variables:
     CHAOS_SCAN_SECONDS: how long each scan takes to encode, so that a kill hits a batch in flight.
+    CHAOS_GATE: a folder. A batch is only encoded once it holds a file named `all`, or as the worker's process id.
     CHAOS_DEEDS: a file that gets a line for each worker that a scan is about to kill.
 """
 
@@ -11,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ class ChaosEncoder:
         self.device = device
         self.dimension = _DIMENSION
         self._seconds = float(os.environ.get("CHAOS_SCAN_SECONDS", "0"))
+        self._gate = os.environ.get("CHAOS_GATE")
         self._projection = np.random.default_rng(0).standard_normal((_SIDE * _SIDE * 3, _DIMENSION))
 
     def preprocess(self, image: Image.Image) -> NDArray[np.float64]:
@@ -46,6 +49,8 @@ class ChaosEncoder:
         return np.append(small.ravel() / 255 - 0.5, deed)
 
     def encode(self, pixels: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
+        while self._gate and not any(Path(self._gate, name).exists() for name in ("all", str(os.getppid()))):
+            time.sleep(0.02)
         for scan in pixels:
             time.sleep(self._seconds)
             if scan[-1] >= 0:
