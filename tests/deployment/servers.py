@@ -10,7 +10,6 @@ import struct
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.conftest import missing
+from tests.waiting import HANGS, until
 
 
 def free_port() -> int:
@@ -52,15 +52,15 @@ class RedisServer:
             missing("redis-server, of the system's package of that name")
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen([program, *self._arguments], stdout=log, stderr=log)
-        deadline = time.monotonic() + 10
-        while "Ready to accept connections" not in self.log.read_text().rpartition("starting")[2]:
-            assert self._process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
+        until(lambda: self._process.poll() is not None or self._is_ready(), "redis-server starts")
+        assert self._process.poll() is None, self.log.read_text()
+
+    def _is_ready(self) -> bool:
+        return "Ready to accept connections" in self.log.read_text().rpartition("starting")[2]
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(HANGS)
 
     def healthy(self, test: Sequence[str], environment: Mapping[str, str]) -> bool:
         """Run a health check of the compose file, in which the server has the usual port."""

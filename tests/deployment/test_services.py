@@ -4,8 +4,7 @@ import csv
 import json
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from scanomaly.producer.sample import draw_sample
 from tests.acceptance.conftest import COMMAND, OFFLINE, Scanomaly
 
+from ..waiting import HANGS, until
 from .conftest import Postgres
 from .files import compose, stages
 from .servers import PostgresFront, RedisServer
@@ -68,13 +68,6 @@ def deployment(tmp_path: Path, postgres: Postgres) -> Iterator[Deployment]:
         yield Deployment(tmp_path, redis.port, front.port)
 
 
-def wait(until: Callable[[], bool], what: str, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.25)
-
-
 def healthy(user: Scanomaly) -> int:
     """Ask a worker how it is, as Docker does. Returns the exit code."""
     command = [COMMAND, *stages()["worker"].healthcheck[1:]]
@@ -99,7 +92,7 @@ def test_a_job_from_the_host_goes_through_two_workers_in_containers(deployment: 
     with ExitStack() as stack:
         processes = [stack.enter_context(user.started(*command)) for user in workers]
         logs = [user.home / "started.log" for user in workers]
-        wait(lambda: all("ready." in log.read_text() for log in logs), "the workers do not begin")
+        until(lambda: all("ready." in log.read_text() for log in logs), "the workers do not begin")
         assert [worker["state"] for worker in producer.json("workers")["workers"]] == ["alive", "alive"]
         assert [healthy(user) for user in workers] == [0, 0]
         producer("resume", job)
@@ -107,11 +100,9 @@ def test_a_job_from_the_host_goes_through_two_workers_in_containers(deployment: 
         assert (status["state"], status["scans"]["embedded"]) == ("done", 24)
         assert all(f"job {job}, batch" in log.read_text() for log in logs)
 
-        begun = time.monotonic()
         for process in processes:
             process.send_signal(signal.SIGTERM)
-        assert [process.wait(60) for process in processes] == [0, 0]
-        assert time.monotonic() - begun < 45
+        assert [process.wait(HANGS) for process in processes] == [0, 0]
     assert [healthy(user) for user in workers] == [1, 1]
 
     written = deployment.mounts / "reports" / "first"
@@ -127,6 +118,6 @@ def test_a_job_from_the_host_goes_through_two_workers_in_containers(deployment: 
 def test_a_worker_that_is_told_to_stop_while_it_starts_stops(deployment: Deployment) -> None:
     worker = deployment.container("worker", "worker")
     with worker.started(*compose()["services"]["worker"]["command"]) as process:
-        wait(lambda: "is ready" in (worker.home / "started.log").read_text(), "the worker does not begin")
+        until(lambda: "is ready" in (worker.home / "started.log").read_text(), "the worker does not begin")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(45) == 0
+        assert process.wait(HANGS) == 0

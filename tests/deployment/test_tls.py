@@ -20,9 +20,9 @@ from scanomaly.models.states import Priority
 from scanomaly.producer.sample import draw_sample
 from tests.acceptance.conftest import COMMAND, OFFLINE, Scanomaly
 
+from ..waiting import HANGS, until
 from .conftest import Postgres
 from .servers import PostgresFront, RedisServer
-from .test_services import wait
 
 PASSWORD = "p@ss/w:rd"
 QUOTED = "p%40ss%2Fw%3Ard"
@@ -165,11 +165,11 @@ def test_a_job_by_tls_whose_worker_logs_no_password(
     draw_sample(tmp_path / "scans", normals=4, anomalies=2)
     log = tmp_path / "started.log"
     with user.started("worker", "--device", "cpu", "--loglevel", "DEBUG") as worker:
-        wait(lambda: " ready." in log.read_text(), "the worker does not begin")
+        until(lambda: " ready." in log.read_text(), "the worker does not begin")
         said = user("submit", tmp_path / "scans", *OFFLINE)
         assert user.json("watch", said.stdout.strip())["state"] == "done"
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) == 0
+        assert worker.wait(HANGS) == 0
     assert without_secrets(log.read_text() + said.stdout + said.stderr)
 
 

@@ -20,6 +20,7 @@ from scanomaly.worker.aggregate import Aggregator
 
 from ..acceptance.conftest import OFFLINE, Scanomaly
 from ..filled import fill
+from ..waiting import HANGS
 
 DONE = "d0e0000001"
 """A done job with 24 scans, two of which failed."""
@@ -31,7 +32,7 @@ SAFETY = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _INTERNAL = re.compile(r'Traceback|File "|site-packages|producer/server|sqlalchemy|pydantic', re.I)
-_ANSWER_SECONDS = 60.0
+_ANSWER_SECONDS = HANGS
 
 
 @dataclass

@@ -3,8 +3,6 @@
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from ..acceptance.conftest import COMMAND, OFFLINE, Scanomaly, nothing_is_left
 from ..chaos.servers import Postgres
 from ..contract.test_lists import add, embed
 from ..deployment.servers import RedisServer
+from ..waiting import HANGS, until
 from .conftest import Service, serving
 
 ROOT = Path(__file__).parents[2]
@@ -40,13 +39,6 @@ def readiness(service: Service) -> tuple[int, dict[str, bool]]:
     document = answer.json()
     assert document["ready"] is (answer.status_code == 200)
     return answer.status_code, {name: check["ok"] for name, check in document["checks"].items()}
-
-
-def wait(until: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
 
 
 def test_the_metrics_are_sums_of_the_store(tmp_path: Path) -> None:
@@ -102,14 +94,17 @@ def test_the_rules_in_the_docs_are_about_metrics_that_there_are(service: Service
 def test_it_is_ready_when_store_broker_and_a_worker_are_there(home: Path) -> None:
     with RedisServer() as redis:
         with serving(home, SCANOMALY_BROKER_URL=f"redis://127.0.0.1:{redis.port}/0") as service:
-            assert readiness(service) == (503, {"store": True, "broker": True, "worker": False})
+            alone = {"store": True, "broker": True, "worker": False}
+            assert readiness(service) == (503, alone)
             store = Store.open(Settings(home=home))
             store.workers.beat("w1", "here", 1, "cpu", "1")
-            wait(lambda: readiness(service)[0] == 200, "it does not get ready")
+            until(lambda: readiness(service)[0] == 200, "it does not get ready")
             store.workers.stop("w1")
-            wait(lambda: readiness(service) == (503, {"store": True, "broker": True, "worker": False}), "no worker")
+            until(
+                lambda: readiness(service) == (503, {"store": True, "broker": True, "worker": False}), "no worker"
+            )
             redis.stop()
-            wait(lambda: not readiness(service)[1]["broker"], "nobody misses the broker")
+            until(lambda: not readiness(service)[1]["broker"], "nobody misses the broker")
             assert service.ask("GET", "/healthz", 200).json() == {"status": "ok"}
             redis.start()
         store.close()
@@ -129,7 +124,7 @@ def test_a_store_that_is_away_is_a_problem_and_no_more(home: Path) -> None:
                 assert problem.headers["Retry-After"]
             assert not readiness(service)[1]["store"]
             server.start()
-            wait(lambda: service.session.get(f"{service.url}/api/v1/jobs").ok, "it stays away")
+            until(lambda: service.session.get(f"{service.url}/api/v1/jobs").ok, "it stays away")
     finally:
         server.kill()
 
@@ -186,13 +181,13 @@ def test_a_submission_outlives_a_service_that_is_killed_and_ends_with_one_that_i
     command = [COMMAND, "serve", "--port", "0", "--root", str(many)]
     with open(log, "w") as file:
         process = subprocess.Popen(command, env=user.environment, stdin=subprocess.DEVNULL, stderr=file)
-    wait(lambda: "serving on" in log.read_text(), "it does not start")
+    until(lambda: "serving on" in log.read_text(), "it does not start")
     (url,) = re.findall(r"serving on (\S+)", log.read_text())
     body = {"source": str(many), "encoder": OFFLINE[1]}
-    document = requests.post(f"{url}/api/v1/jobs", json=body, timeout=60).json()
+    document = requests.post(f"{url}/api/v1/jobs", json=body, timeout=HANGS).json()
     assert document["submitting"]
     process.send_signal(number)
-    process.wait(20)
+    process.wait(HANGS)
     status = user.wait(document["job"], lambda status: not status["submitting"])
     if number == signal.SIGKILL:
         assert (status["state"], status["scans"]["total"]) == ("embedding", 100_000)

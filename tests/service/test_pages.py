@@ -19,11 +19,12 @@ from scanomaly.producer.sample import draw_sample
 
 from ..acceptance.conftest import OFFLINE, Scanomaly
 from ..conftest import missing
+from ..waiting import HANGS
 from .conftest import DONE, Service, serving
 
 _TOKEN = "t" * 20
 _READ_TOKEN = "r" * 20
-_SECONDS = 60_000
+_HANGS = HANGS * 1000
 """Playwright counts in milliseconds."""
 _ODD = "<b>odd"
 _MARKUP = "<img src=x onerror=alert(1)>.png"
@@ -46,7 +47,7 @@ def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         missing("chromium, of the system's package of that name")
-    expect.set_options(timeout=20_000)  # two cores, and others that use them
+    expect.set_options(timeout=_HANGS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -92,7 +93,7 @@ def looking(browser: Browser, url: str, width: int = 1280, dark: bool = False, *
     context = browser.new_context(
         viewport={"width": width, "height": 800}, color_scheme=scheme, base_url=url, **more
     )
-    context.set_default_timeout(_SECONDS)
+    context.set_default_timeout(_HANGS)
     page = context.new_page()
     asked: list[str] = []
     complaints: list[str] = []
@@ -160,7 +161,7 @@ def test_a_person_submits_watches_and_opens_the_report(browser: Browser, working
         job = submit(page, scans / "many")
         page.get_by_role("link", name="Cancel …").focus()
         page.evaluate(_WATCH)
-        expect(page.locator(".state")).to_have_text("done", timeout=2 * _SECONDS)
+        expect(page.locator(".state")).to_have_text("done")
         expect(page.get_by_role("link", name="Cancel …")).to_have_count(0)
         seen = page.evaluate("window.seen")
         scans_done = {int(figures[0].split()[0]) for figures, _ in seen}
@@ -179,7 +180,7 @@ def test_a_person_submits_watches_and_opens_the_report(browser: Browser, working
         page.get_by_label("Another scorer").select_option("knn")
         page.get_by_role("button", name="Score with it too").click()
         expect(page.locator("#facts")).to_contain_text("centroid, knn")
-        expect(page.locator(".state")).to_have_text("done", timeout=_SECONDS)
+        expect(page.locator(".state")).to_have_text("done")
         result = service_result(working, job)
         for name, row in zip(("centroid", "knn"), page.locator(".scorers tbody tr").all(), strict=True):
             expect(row).to_contain_text(name)
@@ -191,7 +192,7 @@ def test_what_fails_is_told_with_its_reason_and_names_are_text(
 ) -> None:
     with looking(browser, working.url, dark=True) as page:
         job = submit(page, scans / _ODD)
-        expect(page.locator(".state")).to_have_text("done", timeout=_SECONDS)
+        expect(page.locator(".state")).to_have_text("done")
         failures = page.locator("#failures")
         expect(failures).to_contain_text("1 empty, 1 not an image")
         expect(failures.locator("tbody tr")).to_have_count(2)
@@ -203,7 +204,7 @@ def test_what_fails_is_told_with_its_reason_and_names_are_text(
             assert page.locator("#parts b, #parts img").count() == 0
             assert widths(page) == (360, 360)
         page.get_by_role("button", name=f"Retry job {job}").click()
-        expect(page.locator(".state")).to_have_text("done", timeout=_SECONDS)
+        expect(page.locator(".state")).to_have_text("done")
 
 
 def test_a_job_is_steered_with_the_keyboard(browser: Browser, service: Service, waiting: str) -> None:
@@ -231,7 +232,7 @@ def test_the_form_offers_what_can_work(browser: Browser, working: Service, scans
     """The worker has the offline encoder alone: it is what an empty field means, and it has no text tower."""
     with looking(browser, working.url) as page:
         page.goto("/")
-        expect(page.locator(".workers")).to_contain_text("alive", timeout=_SECONDS)
+        expect(page.locator(".workers")).to_contain_text("alive")
         page.reload()
         page.get_by_text("Submit a folder").click()
         expect(page.get_by_label("Encoder")).to_have_value(OFFLINE[1])
@@ -242,7 +243,7 @@ def test_the_form_offers_what_can_work(browser: Browser, working: Service, scans
         page.get_by_role("button", name="Submit").click()
         page.wait_for_url(re.compile("/jobs/"))
         expect(page.locator("#facts")).to_contain_text("tf_efficientnet_lite0")
-        expect(page.locator(".state")).to_have_text("done", timeout=2 * _SECONDS)
+        expect(page.locator(".state")).to_have_text("done")
         # Its encoder made no patches, and makes none later.
         assert page.get_by_label("Another scorer").locator("option").all_inner_texts() == ["knn", "mahalanobis"]
 

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from ..acceptance.conftest import check_schema
+from ..waiting import HANGS
 from .conftest import DONE, Service, check_problem, serving
 
 SCHEMATHESIS = str(Path(sys.executable).parent / "st")
@@ -22,7 +23,7 @@ _ASKS_FOR_MORE = '["2xx", "3xx", 401, 403, 404, 409, 422, 429]'
 CONFIG = """
 continue-on-failure = true
 max-stream-events = 1  # of a job that goes on there is no last one
-request-timeout = 20.0
+request-timeout = 300.0
 
 [generation]
 deterministic = true
@@ -72,7 +73,7 @@ def test_schemathesis_finds_nothing(changed: Service, root: Path, tmp_path: Path
     config = CONFIG.format(jobs=json.dumps([*before, DONE[:4]]), asks_for_more=_ASKS_FOR_MORE)
     (tmp_path / "schemathesis.toml").write_text(config)
     command = [SCHEMATHESIS, "run", "openapi.json", "--url", changed.url, "--checks", "all", "--no-color"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
     assert "16 selected / 16 total" in done.stdout
     assert len(changed.jobs()) > len(before), "no submission that could be right was among them"
@@ -145,7 +146,7 @@ def test_the_events_of_a_done_job_end(service: Service) -> None:
 
 def test_the_events_of_a_waiting_job_go_on(service: Service) -> None:
     waiting = next(job for job in service.jobs() if job != DONE)
-    with requests.get(f"{service.url}/api/v1/jobs/{waiting}/events", stream=True, timeout=(5, 2)) as answer:
+    with requests.get(f"{service.url}/api/v1/jobs/{waiting}/events", stream=True, timeout=(HANGS, 5)) as answer:
         lines = answer.iter_lines()
         assert next(lines) == b"event: status"
         with pytest.raises(requests.ConnectionError, match="timed out"):
