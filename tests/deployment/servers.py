@@ -154,19 +154,20 @@ class PgBouncer:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._arguments)
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return self
-            except OSError:
-                assert self._process.poll() is None, self._log.read_text() if self._log.exists() else "no log"
-                assert time.monotonic() < deadline, "PgBouncer does not start"
-                time.sleep(0.05)
+        until(lambda: self._process.poll() is not None or self._answers(), "PgBouncer starts")
+        assert self._process.poll() is None, self._log.read_text() if self._log.exists() else "no log"
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+            return True
+        except OSError:
+            return False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(HANGS)
         self._folder.cleanup()

@@ -420,7 +420,8 @@ def test_a_scan_by_its_content_whatever_it_is_called(content: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [b"BM and other shops\n" * 90, b"GIF8 is short for\n", b"RIFF files are many\n", b"II* is no number",
-     b"path,label\na,normal\n", b"\x1f\x8bcut", gzip.compress(b"path,label\n" * 100, mtime=0), b"\xff\xd8", b"{}", b""],
+     b"path,label\na,normal\n", b"\x1f\x8bcut", gzip.compress(b"path,label\n" * 100, mtime=0),
+     b"\xff\xd8", b"{}", b""],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["notes.txt", "README", "a.csv.gz"])
 def test_text_that_begins_as_a_picture_does_is_none(name: str, text: bytes) -> None:
