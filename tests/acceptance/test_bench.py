@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from ..waiting import HANGS
+
 ROOT = Path(__file__).parents[2]
 
 
 def bench(results: Path, *arguments: str | Path) -> list[dict[str, object]]:
     """Run groups of the benchmark, and return their rows."""
     command = [sys.executable, "-m", "bench", *map(str, arguments), "--results", str(results)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = results.glob("*.json")
     content = json.loads(file.read_text())

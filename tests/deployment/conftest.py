@@ -1,13 +1,14 @@
 """PostgreSQL as a deployment has it: a role with a password, and a database of its own."""
 
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 import pytest
+
+from ..waiting import until
 
 ROLE = "scanomaly"
 
@@ -41,14 +42,16 @@ def postgres(postgres_url: str) -> Postgres:
         rules = Path(admin.execute("SHOW hba_file").fetchone()[0])  # type: ignore[index]
         rules.write_text(f"local all {ROLE} scram-sha-256\n{rules.read_text()}")
         admin.execute("SELECT pg_reload_conf()")
-    deadline = time.monotonic() + 10
-    while True:
+
+    def asks_for_a_password() -> bool:
         try:
             psycopg.connect(postgres_url, user=ROLE, dbname=ROLE, password="wrong").close()
         except psycopg.OperationalError:
-            return server
-        assert time.monotonic() < deadline, "PostgreSQL does not ask for a password"
-        time.sleep(0.05)
+            return True
+        return False
+
+    until(asks_for_a_password, "PostgreSQL has read its rules")
+    return server
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from scanomaly.producer.server.app import make_app
 
 from ..acceptance.conftest import OFFLINE, Scanomaly, nothing_is_left, processes_of, write_image
 from ..acceptance.test_commands import error_line
+from ..waiting import HANGS
 from .conftest import DONE, SAFETY, Service, serving
 
 TOKEN, READ_TOKEN = "full-0123456789abcdef", "read-0123456789abcdef"
@@ -657,7 +658,7 @@ def test_a_pattern_without_end_stops_nobody(new_home: Callable[[], Path], tmp_pa
         assert not stuck.done()
         os.kill(int(_submitter_of(home)), 15)
         with suppress(AssertionError):
-            stuck.result(20)
+            stuck.result(HANGS)
     assert nothing_is_left(home)
 
 

@@ -52,6 +52,8 @@ from scanomaly.worker.encoding.formats.dicom_form import Form
 from scanomaly.worker.encoding.formats.opening import open_content
 from scanomaly.worker.encoding.images import ImageFailure
 
+from ..waiting import HANGS
+
 LIMIT = 10**8
 AUTO = parse_intensity("auto")
 MINMAX = parse_intensity("minmax")
@@ -301,7 +303,7 @@ class TestBundled:
             sys.stdout.buffer.write(f"{kind}{form.GetBitsAllocated() // 8}".encode() + values)
         """
         command = [sys.executable, "-c", textwrap.dedent(script), str(TEST_FILES / name)]
-        found = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
+        found = subprocess.run(command, capture_output=True, timeout=HANGS, check=True).stdout
         values = np.frombuffer(found[2:], found[:2].decode())
         dataset = pydicom.dcmread(TEST_FILES / name)
         stored = values.reshape(1, dataset.Rows, dataset.Columns).astype(np.int64)
@@ -909,7 +911,7 @@ class TestNames:
             print("done")
         """
         command = [sys.executable, "-W", "default", "-c", textwrap.dedent(script), str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=True)
         assert done.stdout.endswith("done\n")
         assert MARK not in done.stdout + done.stderr
         assert done.stderr == ""

@@ -23,6 +23,8 @@ from scanomaly.worker.encoding.formats.pictures import PictureContent
 from scanomaly.worker.encoding.images import ImageFailure, decoding_bytes, thumbnail
 from tests.pictures import decode
 
+from ..waiting import HANGS
+
 LIMIT = 1_000_000
 # pytest takes away the filters that images.py sets.
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -87,7 +89,7 @@ def run_alone(program: str, *arguments: object) -> list[int]:
         [sys.executable, "-c", textwrap.dedent(start) + textwrap.dedent(program), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -362,7 +364,7 @@ def test_a_bomb_costs_no_memory_and_nothing_is_printed(tmp_path: Path) -> None:
         [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS,
         check=False,
     )
     assert result.stderr == ""

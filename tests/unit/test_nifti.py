@@ -18,6 +18,8 @@ from scanomaly.worker.encoding.formats.content import EmptySlice
 from scanomaly.worker.encoding.formats.nifti import is_nifti, open_nifti
 from scanomaly.worker.encoding.images import ImageFailure
 
+from ..waiting import HANGS
+
 LIMIT = 1_000_000
 AUTO = parse_intensity("auto")
 MINMAX = parse_intensity("minmax")
@@ -510,7 +512,7 @@ def test_a_volume_costs_its_size_once(tmp_path: Path, name: str, code: str) -> N
         [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / name)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS,
         check=False,
     )
     assert result.returncode == 0, result.stderr

@@ -19,6 +19,8 @@ from scanomaly.worker.encoding.formats.content import EmptySlice
 from scanomaly.worker.encoding.formats.opening import open_content
 from scanomaly.worker.encoding.images import ImageFailure, decoding_bytes
 
+from ..waiting import HANGS
+
 LIMIT = 1_000_000
 AUTO = parse_intensity("auto")
 BUNDLED = Path(nib.__file__).parent / "tests" / "data"
@@ -62,7 +64,7 @@ def run_alone(program: str, *arguments: object) -> str:
         [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS,
         check=False,
     )
     assert result.returncode == 0, result.stderr

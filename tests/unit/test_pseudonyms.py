@@ -17,6 +17,8 @@ from scanomaly.models.hiding import Hiding
 from scanomaly.models.settings import Settings
 from scanomaly.producer.discover.pseudonyms import KEY_FILE, Pseudonyms, load_key, path_key
 
+from ..waiting import HANGS
+
 KEY = b"a key of the tests"
 SECRET = "0123456789abcdef"
 
@@ -120,7 +122,7 @@ class TestKey:
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
-        keys = [process.communicate(timeout=60)[0] for process in processes]
+        keys = [process.communicate(timeout=HANGS)[0] for process in processes]
         assert keys[0] == keys[1] == (tmp_path / "home" / KEY_FILE).read_text()
 
     @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644])
