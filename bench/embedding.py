@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,11 +96,12 @@ def make_weights(model: str, folder: Path) -> Path:
 def end_to_end(bench: Bench, rounds: int) -> Iterator[Row]:
     """Against the loops; and the same images a second time."""
     seconds: _Seconds = defaultdict(list)
-    with (
-        Loops(bench.model, bench.weights, bench.precision, bench.device) as loops,
-        Loops(bench.model, bench.weights, "fp32", bench.device) as notebook,
-        bench.worker() as here,
-    ):
+    with ExitStack() as stack:
+        loops = stack.enter_context(Loops(bench.model, bench.weights, bench.precision, bench.device))
+        notebook = loops
+        if bench.precision != "fp32":
+            notebook = stack.enter_context(Loops(bench.model, bench.weights, "fp32", bench.device))
+        here = stack.enter_context(bench.worker())
         for number in range(-1, rounds):  # the round before the first warms the loops
             scans = bench.copies(f"{number}")
             times = {loop: (notebook if loop == "notebook" else loops).time(loop, scans) for loop in _LOOPS}
