@@ -3,6 +3,7 @@
 import csv
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -14,10 +15,8 @@ from scanomaly.worker.scoring.text import PROMPTS
 from .conftest import Scanomaly
 
 
-def reference_loop(checkpoint: Path, paths: list[Path]) -> np.ndarray:
+def reference_loop(model: Any, preprocess: Any, paths: list[Path]) -> np.ndarray:
     """One image at a time, fp32: (n, 512) float32 unit vectors."""
-    model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32", pretrained=str(checkpoint))
-    model.eval()
     vectors = []
     with torch.no_grad():
         for path in paths:
@@ -26,9 +25,8 @@ def reference_loop(checkpoint: Path, paths: list[Path]) -> np.ndarray:
     return np.stack(vectors)
 
 
-def sentences(checkpoint: Path) -> list[np.ndarray]:
+def sentences(model: Any) -> list[np.ndarray]:
     """The mean of the unit vectors of what is said of normal and of abnormal scans."""
-    model = open_clip.create_model("ViT-B-32", pretrained=str(checkpoint)).eval()
     means = []
     for kind in ("normal", "abnormal"):
         with torch.no_grad():
@@ -53,14 +51,15 @@ def test_every_score_equals_the_reference_loop(served: Scanomaly, brain_mri: Pat
                 shutil.copy(path, tmp_path / "scans" / label / path.name)
     checkpoint = tmp_path / "vit-b-32.pt"
     torch.manual_seed(7)
-    torch.save(open_clip.create_model("ViT-B-32").state_dict(), checkpoint)
+    model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32")
+    torch.save(model.eval().state_dict(), checkpoint)
 
     scorers = ("--scorer", "centroid,text,patch_knn")
     served.job(tmp_path / "scans", "--weights", checkpoint, *scorers, "--out", tmp_path / "out")
     with open(tmp_path / "out" / "scores.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    vectors = reference_loop(checkpoint, [tmp_path / "scans" / row["path"] for row in rows])
-    normal_text, abnormal_text = sentences(checkpoint)
+    vectors = reference_loop(model, preprocess, [tmp_path / "scans" / row["path"] for row in rows])
+    normal_text, abnormal_text = sentences(model)
     checkpoint.unlink()
 
     normal = np.array([row["label"] == "normal" for row in rows])
