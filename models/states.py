@@ -34,6 +34,16 @@ class JobState(StrEnum):
         """Whether no worker will touch the job again unless a person asks for it."""
         return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
+    def way_on(self, job_id: str) -> str:
+        """What a job is and how it goes on, for who wants to take it up in a way that it does not allow."""
+        ways = {
+            JobState.PAUSED: f"`scanomaly resume {job_id}` takes it up again",
+            JobState.FAILED: f"`scanomaly retry {job_id}` takes it up again",
+            JobState.DONE: f"`scanomaly retry {job_id}` takes up the scans that failed",
+            JobState.CANCELLED: "submit it anew, and what is embedded already is not embedded again",
+        }
+        return f"job {job_id} is {self}: {ways.get(self, 'wait for its end, or cancel it')}"
+
 
 #: From a state to the states that may follow it. `retry` and `score` are what lead out of an ended state.
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {

@@ -133,11 +133,7 @@ class Store:
         with self._database.write() as session:
             row = _locked(session, job_id)
             if row.state not in (JobState.DONE, JobState.FAILED):
-                hint = {
-                    JobState.CANCELLED: "cancelled for good: submit it again",
-                    JobState.PAUSED: f"paused: `scanomaly resume {job_id}` takes it up again",
-                }.get(JobState(row.state), "still running")
-                raise JobStateError(f"job {job_id} is {hint}")
+                raise JobStateError(JobState(row.state).way_on(job_id))
             if row.submitter_beat_at is not None:
                 raise JobStateError(f"job {job_id} was never whole: submit it again")
             failed = session.scalars(

@@ -26,7 +26,6 @@ from ..models.interrupts import when_told_to_stop
 from ..models.processes import describe_end, last_message, python_command
 from ..models.reconcile import reconcile, reconciling, send_calls
 from ..models.settings import Settings
-from ..models.states import JobState
 from ..models.store import Store
 
 if TYPE_CHECKING:
@@ -116,8 +115,7 @@ def resume(settings: Settings, store: Store, job_id: str | None) -> tuple[int, l
     if job_id is not None and not store.unpause(job_id):
         state = store.find_job(job_id).state
         if state.ended:
-            hint = "`scanomaly retry` takes up a failed job" if state == JobState.FAILED else "it has ended"
-            raise JobStateError(f"job {job_id} is {state}: {hint}")
+            raise JobStateError(state.way_on(job_id))
     store.workers.release_lost()
     sent, notes = 0, []
     if settings.broker_url is not None or embedded_answers(settings):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -11,8 +12,9 @@ from urllib.parse import quote
 import requests
 
 from ..models import errors
-from ..models.errors import NotAllowedError, ScanomalyError, ServiceUnreachableError, UsageError
+from ..models.errors import NotAllowedError, ReportError, ScanomalyError, ServiceUnreachableError, UsageError
 from ..models.records import JobFilter, ListedScan, ScanFilter, Worker
+from ..models.reports import REPORT_FILES, check_replaceable
 from .documents import scan_from_json, worker_from_json
 from .jobs import JobPage, ScanPage
 from .status import JobStatus
@@ -150,6 +152,43 @@ class RemoteJobs:
         page = self._ask("GET", f"/jobs/{quote(job, safe='')}/scans", params=query)
         return ScanPage([self._scan(document) for document in page["scans"]], page["after"])
 
+    def fetch_report(self, job: str, folder: Path) -> None:
+        """Copy the files of a job's report into a folder, in the place of a report that is there.
+
+        Raises:
+            ReportError: the service has no report of the job on its machine, or the folder holds something else, or
+                cannot be written.
+            JobNotFoundError: there is no such job.
+        """
+        path = f"/jobs/{quote(job, safe='')}/report"
+        there = [file["name"] for file in self._ask("GET", path)["files"]]
+        names = [name for name in REPORT_FILES if name in there]
+        try:
+            check_replaceable(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".scanomaly-") as scratch:
+                for name in names:  # all of them, before the first takes its place
+                    self._download(f"{path}/{name}", Path(scratch, name))
+                for name in REPORT_FILES:
+                    if name in names:
+                        Path(scratch, name).replace(folder / name)
+                    else:
+                        (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise ReportError(
+                f"{folder} cannot be written ({error.strerror or error}): name another folder with --out"
+            ) from error
+
+    def _download(self, path: str, file: Path) -> None:
+        with self._send("GET", path, stream=True) as answer, open(file, "wb") as kept:
+            if not answer.ok:
+                self._read(answer)
+            try:
+                for part in answer.iter_content(1 << 20):
+                    kept.write(part)
+            except requests.RequestException as error:
+                raise self._unreachable(error) from error
+
     def workers(self) -> list[Worker]:
         """The workers of the last week."""
         return [worker_from_json(document) for document in self._ask("GET", "/workers")["workers"]]
@@ -169,10 +208,13 @@ class RemoteJobs:
         except (*_URL_ERRORS, UnicodeError):
             raise UsageError(f"{self._name!r} is not the URL of a service such as http://127.0.0.1:8321") from None
         except requests.RequestException as error:
-            raise ServiceUnreachableError(
-                f"the service {self._name} cannot be reached ({_reason(error)}): check its URL, and that "
-                "`scanomaly serve` runs there"
-            ) from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: requests.RequestException) -> ServiceUnreachableError:
+        return ServiceUnreachableError(
+            f"the service {self._name} cannot be reached ({_reason(error)}): check its URL, and that "
+            "`scanomaly serve` runs there"
+        )
 
     def _read(self, answer: requests.Response) -> Any:
         try:

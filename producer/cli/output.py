@@ -19,6 +19,7 @@ from .texts import end_fields, next_steps, status_fields
 if TYPE_CHECKING:
     from ...models.store import Store
     from ..jobs import Jobs
+    from ..remote import RemoteJobs
 
 
 @contextmanager
@@ -33,19 +34,29 @@ def open_store(settings: Settings | None = None) -> Iterator["Store"]:
 
 
 @contextmanager
+def open_service(server: str | None) -> Iterator["RemoteJobs"]:
+    """The jobs of the service that is named, or else of the one that the settings name."""
+    from ..remote import RemoteJobs
+
+    settings = Settings.from_environment()
+    jobs = RemoteJobs(str(server or settings.server_url), settings.api_token)
+    try:
+        yield jobs
+    finally:
+        jobs.close()
+
+
+@contextmanager
 def open_jobs(server: str | None) -> Iterator["Jobs"]:
     """The jobs of the service that is named, or of the store."""
     settings = Settings.from_environment()
-    url = server or settings.server_url
-    jobs: Jobs
-    if url is not None:
-        from ..remote import RemoteJobs
+    if server or settings.server_url:
+        with open_service(server) as there:
+            yield there
+        return
+    from ..jobs import StoreJobs
 
-        jobs = RemoteJobs(url, settings.api_token)
-    else:
-        from ..jobs import StoreJobs
-
-        jobs = StoreJobs(settings, say=say_note)
+    jobs = StoreJobs(settings, say=say_note)
     try:
         yield jobs
     finally:

@@ -5,13 +5,23 @@ from pathlib import Path
 import click
 import cloup
 
-from ...models.errors import JobStateError, ReportError
+from ...models.errors import JobStateError, ReportError, UsageError
 from ...models.scorers import SCORERS, check_scorers, parse_scorers
 from ...models.settings import Settings
 from ...models.states import JobState
 from ..status import job_status
 from .options import AS_JSON, DEBUG, OPEN, SERVER, examples
-from .output import finish, follow_job, open_jobs, open_report, open_store, print_folder, print_json, stages
+from .output import (
+    finish,
+    follow_job,
+    open_jobs,
+    open_report,
+    open_service,
+    open_store,
+    print_folder,
+    print_json,
+    stages,
+)
 
 
 @cloup.command(
@@ -22,15 +32,45 @@ from .output import finish, follow_job, open_jobs, open_report, open_store, prin
 @click.argument("job")
 @OPEN
 @click.option("--rebuild", is_flag=True, help="Write it again, from the scores in the store.")
-@click.option("--out", type=click.Path(path_type=Path), help="With --rebuild: another folder to write it into.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="With --rebuild or --server: another folder to write it into."
+)
+@SERVER
 @AS_JSON
 @DEBUG
-def report(job: str, open_it: bool, rebuild: bool, out: Path | None, as_json: bool) -> int:
-    """Print the folder of a job's report."""
+def report(job: str, open_it: bool, rebuild: bool, out: Path | None, server: str | None, as_json: bool) -> int:
+    """Print the folder of a job's report.
+
+    With --server, its files are fetched first, into the home of this machine or into --out.
+    """
+    settings = Settings.from_environment()
+    if server or settings.server_url:
+        if rebuild:
+            raise click.UsageError("--rebuild is not for the service, whose workers write reports: leave it out")
+        job_id, folder = _fetch_report(settings, server, job, out)
+    else:
+        job_id, folder = _own_report(job, rebuild, out)
+    print_json({"job": job_id, "report": str(folder)}) if as_json else print_folder(folder)
+    if open_it:
+        open_report(folder)
+    return 0
+
+
+def _fetch_report(settings: Settings, server: str | None, job: str, out: Path | None) -> tuple[str, Path]:
+    """The id of a job of the service, and the folder here that its report was copied to."""
+    with open_service(server) as jobs:
+        found = jobs.status(job)
+        folder = (out or settings.home / "reports" / found.job).absolute()
+        jobs.fetch_report(found.job, folder)
+    return found.job, folder
+
+
+def _own_report(job: str, rebuild: bool, out: Path | None) -> tuple[str, Path]:
+    """The id of a job of the store, and the folder of its report."""
     from ..local import rebuild_report
 
     if out is not None and not rebuild:
-        raise click.UsageError("--out goes with --rebuild")
+        raise click.UsageError("--out goes with --rebuild or --server")
     with open_store() as store:
         found = store.find_job(job)
     if found.state != JobState.DONE:
@@ -43,10 +83,7 @@ def report(job: str, open_it: bool, rebuild: bool, out: Path | None, as_json: bo
         raise ReportError(
             f"there is no report in {folder}: it was moved, or written on another machine; --rebuild writes it here"
         )
-    print_json({"job": found.id, "report": str(folder)}) if as_json else print_folder(folder)
-    if open_it:
-        open_report(folder)
-    return 0
+    return found.id, folder
 
 
 @cloup.command(
@@ -127,6 +164,11 @@ def export(job: str, form: str, out: Path | None, as_json: bool) -> int:
     """Write the embeddings of a job that has ended, with the paths of their scans, for other programs."""
     from ..local import export_vectors
 
+    if Settings.from_environment().server_url:
+        raise UsageError(
+            "the service gives out no embeddings: unset SCANOMALY_SERVER_URL where the store can be reached, and "
+            "export there"
+        )
     with open_store() as store:
         found = store.find_job(job)
     if not found.state.ended:

@@ -159,6 +159,16 @@ def test_the_commands_ask_the_service(served: Scanomaly, home: Path, url: str, d
     scored = away.json("score", job, "--scorer", "knn", "--headline", "knn")
     assert scored["scorers"] == ["knn", "centroid"]
     assert away.json("score", job, "--headline", "centroid")["scorers"] == ["centroid", "knn"]
+    fetched = Path(away("report", job).stdout.strip())
+    assert fetched == home / "reports" / job
+    theirs = Path(served.json("report", job)["report"])
+    for name in (file.name for file in theirs.iterdir()):
+        assert (fetched / name).read_bytes() == (theirs / name).read_bytes()
+    (home / "mine").mkdir()
+    (home / "mine" / "notes.txt").touch()
+    assert "not a Scanomaly report" in away("report", job, "--out", home / "mine", code=1).stderr
+    assert "there is no job" in away("report", "none", code=1).stderr
+    assert "gives out no embeddings" in away("export", job, "--vectors", "npy", code=2).stderr
     assert "is not for the service" in away("submit", drawn, "--out", home / "x", code=2).stderr
     assert "name the paused job" in away("resume", code=2).stderr
     assert not (home / "store.sqlite").exists()

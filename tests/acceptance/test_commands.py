@@ -198,7 +198,7 @@ def test_a_paused_job_waits_while_another_is_done(scanomaly: Scanomaly, drawn: P
         assert scanomaly.json("resume", job)["state"] in ("embedding", "scoring", "done")
         assert scanomaly.json("watch", job)["state"] == "done"
         assert scanomaly.json("resume")["calls_sent"] == 0
-    assert "it has ended" in scanomaly("resume", job, code=1).stderr
+    assert "is done: `scanomaly retry" in scanomaly("resume", job, code=1).stderr
 
 
 def test_the_store_is_checked_and_upgraded(scanomaly: Scanomaly) -> None:

@@ -27,9 +27,11 @@ from scanomaly.models.records import (
     ScorePage,
     Traits,
 )
+from scanomaly.models.settings import Settings
 from scanomaly.models.states import FailureKind, JobState, Label, Priority
 from scanomaly.models.store import Store
 from scanomaly.models.tables import Base, JobRow, WorkerRow
+from scanomaly.producer.local import resume
 
 OFFLINE = parse_encoder("efficientnet_lite0")
 SCANS = [
@@ -378,8 +380,12 @@ def test_a_cancelled_job_gives_no_more_work(store: Store) -> None:
     assert store.find_job("abcdef").state == JobState.CANCELLED
     with pytest.raises(JobStateError, match="nothing to cancel"):
         store.cancel("abcdef")
-    with pytest.raises(JobStateError, match="submit it again"):
-        store.reopen("abcdef", 2)
+    told = set()
+    for take_up in (lambda: store.reopen("abcdef", 2), lambda: resume(Settings(), store, "abcdef")):
+        with pytest.raises(JobStateError, match="submit it anew") as raised:
+            take_up()
+        told.add(str(raised.value))
+    assert len(told) == 1
 
 
 def test_retry_takes_up_the_failed_scans_only(store: Store) -> None:
