@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from .background import repeating
-from .errors import BrokerUnreachableError, StoreUnreachableError
+from .errors import BrokerUnreachableError, StoreRefusedError, StoreUnreachableError
 from .store import Store
 from .submissions import ABANDONED_SECONDS
 from .workers import LOST_SECONDS
@@ -64,14 +64,14 @@ def reconciling(store: Store, queue: "Queue", may: Callable[[], bool] = lambda: 
     """Reconcile while the block runs, in a thread: nobody waits for a Redis that does not answer.
 
     Args:
-        store: an outage of it is left for the block to find out.
+        store: an outage of it is left for the block to find out. Who may only read it leaves all to others.
         queue: an outage of it is logged, once.
         may: asked each time.
     """
     reconciler = Reconciler(store, queue)
 
     def tick() -> None:
-        with suppress(StoreUnreachableError):
+        with suppress(StoreUnreachableError, StoreRefusedError):
             if may():
                 reconciler.tick()
 

@@ -27,12 +27,12 @@ BATCHES_AT_ONCE = 2
 
 def _default_home() -> Path:
     """Raises UsageError where this user has no folder of their own, as in a container."""
-    folder = Path(platformdirs.user_data_path("scanomaly"))
-    if not folder.is_absolute():  # it begins with the ~ that nobody could replace
+    try:
+        return Path(platformdirs.user_data_path("scanomaly"))
+    except RuntimeError:
         raise UsageError(
             f"user {os.getuid()} has no home folder here: set SCANOMALY_HOME to one that they may write"
-        )
-    return folder
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ..models.reports import REPORT_FILES, check_replaceable
 from .documents import scan_from_json, worker_from_json
 from .jobs import JobPage, ScanPage
 from .status import JobStatus
-from .submit import JobOptions
+from .submit import JobOptions, source_folder
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 60.0
@@ -89,7 +89,7 @@ class RemoteJobs:
         }
         lists = {name: list(options[name]) for name in ("normal", "anomaly", "scorers") if name in options}
         body = {name: value for name, value in options.items() if value is not None} | paths | lists
-        body["source"] = str(Path(source).expanduser().absolute())
+        body["source"] = str(source_folder(source).absolute())
         headers = {"Idempotency-Key": key} if key else {}
         return self._status(self._ask("POST", "/jobs", json=body, headers=headers, timeout=_SUBMIT_SECONDS))
 

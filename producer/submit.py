@@ -30,7 +30,7 @@ from ..models.records import (
 )
 from ..models.reports import check_replaceable
 from ..models.scorers import DEFAULT_SCORERS, check_scorers, needs_patches, parse_scorers
-from ..models.settings import Settings
+from ..models.settings import Settings, expand_user
 from ..models.sources.members import Limits
 from ..models.sources.objects.urls import is_url, local_folder
 from ..models.states import Label, Priority
@@ -243,7 +243,7 @@ def _open_files(request: Request, settings: Settings, notes: dict[str, str]) -> 
         if dataset.note:
             notes["source"] = f"{notes['source']}; {dataset.note}" if "source" in notes else dataset.note
         return Folder(dataset.folder, request.follow_links)
-    path = local_folder(source) if is_url(source) else Path(source).expanduser()
+    path = local_folder(source) if is_url(source) else source_folder(source)
     if path is None:
         from ..models.sources.objects.folder import ObjectFolder  # fsspec: only for who has an object store
         from .discover.objects import Objects, OneObject
@@ -253,6 +253,18 @@ def _open_files(request: Request, settings: Settings, notes: dict[str, str]) -> 
     if path.is_file() and holds_several(path):
         return PathList([str(path)], request.follow_links, name=str(path))
     return Folder(path, request.follow_links)
+
+
+def source_folder(source: str) -> Path:
+    """The path that a source names.
+
+    Raises:
+        SourceError: it begins with a ~ that stands for no folder.
+    """
+    try:
+        return expand_user(source)
+    except ValueError as error:
+        raise SourceError(f"{source!r} {error}") from None
 
 
 def _count(source: Scans, labels: Labels, groups: Groups | None, counted: Callable[[int], None]) -> Counts:

@@ -1,12 +1,16 @@
 """The command line: thin, and the only place that prints an error."""
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 import cloup
 
+from ...models.errors import UsageError
 from ...models.interrupts import stop_signals_as_interrupt
+from ...models.settings import Settings, give_home_to_libraries
 from . import follow, make, operate, results
 from .errors import print_error
 from .options import CONTEXT, DEBUG, examples
@@ -25,6 +29,8 @@ from .terminal import is_coloured
 @DEBUG
 def cli() -> None:
     """Find the scans in a folder that do not look normal."""
+    with suppress(UsageError):  # of a setting that cannot be right: the command itself tells it, and --help works
+        give_home_to_libraries(Settings.from_environment())
 
 
 _SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
@@ -38,9 +44,21 @@ for _name, _commands in _SECTIONS:
     cli.section(_name, *_commands)
 
 
+def _open_closed_streams() -> None:
+    """Where a shell has closed standard input or output (`>&-`), have it lead nowhere: the next file that is opened
+    would get its number, and what is printed."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it takes the lowest number that is free
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit. Every error ends here, as one line on standard error."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _open_closed_streams()
     try:
         color = None if is_coloured(sys.stdout) else False
         with stop_signals_as_interrupt():  # or a command that is told to stop leaves behind what it has started

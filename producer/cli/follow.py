@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @DEBUG
 def status(job: str, server: str | None, as_json: bool) -> int:
     """Tell how far a job is."""
-    with open_jobs(server) as jobs:
+    with open_jobs(server, looks=True) as jobs:
         print_status(jobs.status(job), as_json)
     return 0
 
@@ -70,7 +70,7 @@ def _reconciling(settings: Settings, server: str | None) -> Iterator[None]:
 @DEBUG
 def list_jobs(limit: int, states: tuple[str, ...], server: str | None, as_json: bool) -> int:
     """List the jobs, newest first."""
-    with open_jobs(server) as jobs:
+    with open_jobs(server, looks=True) as jobs:
         found = _first(jobs, JobFilter(tuple(JobState(state) for state in states)), limit)
     if as_json:
         print_json({"jobs": [status.to_json() for status in found]})
@@ -164,7 +164,7 @@ def workers(here: bool, server: str | None, as_json: bool) -> int:
     """List the workers of the last week, and which of them live."""
     import socket
 
-    with open_jobs(server) as jobs:
+    with open_jobs(server, looks=True) as jobs:
         found = [worker for worker in jobs.workers() if not here or worker.host == socket.gethostname()]
     if as_json:
         print_json({"workers": [worker_json(worker) for worker in found]})

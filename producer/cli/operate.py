@@ -106,11 +106,14 @@ def _store_schema(upgrade: bool, as_json: bool) -> int:
     from ...models.database import SCHEMA_VERSION
     from ...models.store import Store
 
-    opened = Store.open(Settings.from_environment(), upgrade)
+    opened = Store.open(Settings.from_environment(), upgrade, read_only=not upgrade)
     before, name = opened.schema_before, opened.name
     opened.close()
+    made = upgrade or before is not None
     if as_json:
-        print_json({"store": name, "schema_before": before, "schema": SCHEMA_VERSION})
+        print_json({"store": name, "schema_before": before, "schema": SCHEMA_VERSION if made else None})
+    elif not made:
+        click.echo(f"there is no store {name} yet: the first job makes it")
     elif before == SCHEMA_VERSION:
         click.echo(f"the store {name} has schema {SCHEMA_VERSION}, as this program needs it")
     else:

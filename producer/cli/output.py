@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_store(settings: Settings | None = None) -> Iterator["Store"]:
+def open_store(settings: Settings | None = None, looks: bool = False) -> Iterator["Store"]:
+    """The store of the settings; for a command that only looks, without making or changing anything there."""
     from ...models.store import Store
 
-    store = Store.open(settings or Settings.from_environment())
+    store = Store.open(settings or Settings.from_environment(), read_only=looks)
     try:
         yield store
     finally:
@@ -47,8 +48,8 @@ def open_service(server: str | None) -> Iterator["RemoteJobs"]:
 
 
 @contextmanager
-def open_jobs(server: str | None) -> Iterator["Jobs"]:
-    """The jobs of the service that is named, or of the store."""
+def open_jobs(server: str | None, looks: bool = False) -> Iterator["Jobs"]:
+    """The jobs of the service that is named, or of the store, which a command that only looks leaves as it is."""
     settings = Settings.from_environment()
     if server or settings.server_url:
         with open_service(server) as there:
@@ -56,11 +57,8 @@ def open_jobs(server: str | None) -> Iterator["Jobs"]:
         return
     from ..jobs import StoreJobs
 
-    jobs = StoreJobs(settings, say=say_note)
-    try:
-        yield jobs
-    finally:
-        jobs.close()
+    with open_store(settings, looks) as store:
+        yield StoreJobs(settings, store, say=say_note)
 
 
 def follow_job(jobs: "Jobs", job_id: str) -> JobStatus:

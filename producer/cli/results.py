@@ -71,7 +71,7 @@ def _own_report(job: str, rebuild: bool, out: Path | None) -> tuple[str, Path]:
 
     if out is not None and not rebuild:
         raise click.UsageError("--out goes with --rebuild or --server")
-    with open_store() as store:
+    with open_store(looks=True) as store:
         found = store.find_job(job)
     if found.state != JobState.DONE:
         raise JobStateError(f"job {found.id} is {found.state}: only a done job has a report")
@@ -169,7 +169,7 @@ def export(job: str, form: str, out: Path | None, as_json: bool) -> int:
             "the service gives out no embeddings: unset SCANOMALY_SERVER_URL where the store can be reached, and "
             "export there"
         )
-    with open_store() as store:
+    with open_store(looks=True) as store:
         found = store.find_job(job)
     if not found.state.ended:
         raise JobStateError(f"job {found.id} is {found.state}: only a job that has ended can be exported")

@@ -202,7 +202,9 @@ def test_a_paused_job_waits_while_another_is_done(scanomaly: Scanomaly, drawn: P
 
 
 def test_the_store_is_checked_and_upgraded(scanomaly: Scanomaly) -> None:
-    assert "was made" in scanomaly("store", "check").stdout
+    assert "there is no store" in scanomaly("store", "check").stdout
+    assert list(scanomaly.home.iterdir()) == []
+    assert "was made" in scanomaly("store", "upgrade").stdout
     assert "as this program needs it" in scanomaly("store", "check").stdout
     with sqlite3.connect(scanomaly.home / "store.sqlite") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
