@@ -40,9 +40,9 @@ class JobState(StrEnum):
             JobState.PAUSED: f"`scanomaly resume {job_id}` takes it up again",
             JobState.FAILED: f"`scanomaly retry {job_id}` takes it up again",
             JobState.DONE: f"`scanomaly retry {job_id}` takes up the scans that failed",
-            JobState.CANCELLED: "submit it anew, and what is embedded already is not embedded again",
+            JobState.CANCELLED: "submit it again; what is embedded is not embedded twice",
         }
-        return f"job {job_id} is {self}: {ways.get(self, 'wait for its end, or cancel it')}"
+        return f"job {job_id} is {self}: {ways.get(self, 'it is still running')}"
 
 
 #: From a state to the states that may follow it. `retry` and `score` are what lead out of an ended state.

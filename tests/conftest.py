@@ -21,6 +21,9 @@ from .waiting import until
 _DATA = Path(__file__).parents[2] / "shared" / "data" / "brain-mri"
 
 
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # So does `nohup`.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts so what runs in its background. What the tests start would inherit it: Ctrl-C would do nothing.
     signal.signal(signal.SIGINT, signal.default_int_handler)

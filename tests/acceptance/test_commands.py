@@ -127,7 +127,7 @@ def stands_still(pid: int) -> bool:
 @contextmanager
 def submitting(user: Scanomaly, folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A job whose submitter stands still, with some of it stored. It goes on after the block."""
-    user("jobs")  # so that there is a store
+    user("store", "upgrade")  # so that there is a store
     with user.started("submit", folder, *OFFLINE) as process:
         with closing(sqlite3.connect(user.home / "store.sqlite", timeout=0, isolation_level=None)) as connection:
             while not (jobs := connection.execute("SELECT id FROM jobs").fetchall()):
@@ -144,8 +144,10 @@ def submitting(user: Scanomaly, folder: Path) -> Iterator[tuple[str, subprocess.
                 except sqlite3.OperationalError:  # it stands still in the middle of a transaction
                     process.send_signal(signal.SIGCONT)
                     time.sleep(0.01)
-        yield jobs[0][0], process
-        process.send_signal(signal.SIGCONT)
+        try:
+            yield jobs[0][0], process
+        finally:
+            process.send_signal(signal.SIGCONT)
 
 
 def test_a_job_is_looked_at_while_it_is_submitted(scanomaly: Scanomaly, many: Path) -> None:
@@ -315,7 +317,7 @@ def test_a_command_imports_only_what_it_needs(
     scanomaly: Scanomaly, drawn: Path, arguments: list[str], spared: set[str]
 ) -> None:
     """What it imports is most of the time that it takes."""
-    scanomaly("jobs")  # makes the store, which takes Alembic
+    scanomaly("store", "upgrade")  # makes the store, which takes Alembic
     command = [sys.executable, "-X", "importtime", COMMAND, *(part.format(scans=drawn) for part in arguments)]
     done = subprocess.run(command, env=scanomaly.environment, capture_output=True, text=True, check=True)
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}

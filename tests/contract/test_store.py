@@ -382,7 +382,7 @@ def test_a_cancelled_job_gives_no_more_work(store: Store) -> None:
         store.cancel("abcdef")
     told = set()
     for take_up in (lambda: store.reopen("abcdef", 2), lambda: resume(Settings(), store, "abcdef")):
-        with pytest.raises(JobStateError, match="submit it anew") as raised:
+        with pytest.raises(JobStateError, match="submit it again") as raised:
             take_up()
         told.add(str(raised.value))
     assert len(told) == 1
