@@ -123,7 +123,7 @@ def main() -> int:
     options = parser.parse_args()
 
     def work() -> None:
-        store = Store.open(Settings.from_environment())
+        store = Store.open(Settings.from_environment(), read_only=True)
         sys.stdout.write(f"{export(store, store.find_job(options.job), options.form, options.folder)}\n")
 
     return answer(work)

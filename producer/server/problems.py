@@ -21,6 +21,7 @@ from ...models.errors import (
     ReportError,
     ScanomalyError,
     SchemaError,
+    StoreRefusedError,
     StoreUnreachableError,
 )
 from ..remote import problem_type
@@ -36,6 +37,7 @@ _STATUS: tuple[tuple[type[ScanomalyError], int], ...] = (
     (NotAllowedError, 403),
     (BrokerUnreachableError, 503),
     (StoreUnreachableError, 503),
+    (StoreRefusedError, 503),
     (SchemaError, 503),
     (TooManySubmissionsError, 429),
 )
