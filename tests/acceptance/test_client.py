@@ -118,7 +118,7 @@ def test_a_job_is_steered(client: Client, home: Path, drawn: Path) -> None:
     assert client.pause(job).state == JobState.PAUSED
     with pytest.raises(WaitTimeoutError, match="is still paused"):
         client.wait(job, timeout=0.1)
-    assert client.resume(job).state == JobState.EMBEDDING
+    assert client.resume(job).state in (JobState.EMBEDDING, JobState.SCORING, JobState.DONE)
     assert client.cancel(job).state == JobState.CANCELLED
     assert client.wait(job).exit_code == 5
     assert any(worker.alive for worker in client.workers())
@@ -143,7 +143,8 @@ def test_failed_scans_are_listed_with_their_reasons(client: Client, served: Scan
     (failed,) = client.scans(status.job, ScanFilter(state=ScanState.FAILED))
     assert (failed.path, failed.failure, failed.score) == ("no/empty.png", FailureKind.EMPTY, None)
     assert failed.failure_detail
-    assert client.retry(status.job).state == JobState.EMBEDDING
+    # By its batches, not by its state: a worker may have read the empty file again before the answer is made.
+    assert client.retry(status.job).batches.total == status.batches.total + 1
 
 
 def test_the_commands_ask_the_service(served: Scanomaly, home: Path, url: str, drawn: Path) -> None:
