@@ -318,16 +318,19 @@ def _signature(data: bytes) -> str | None:
     return next((name for signature, name in _SIGNATURES.items() if data.startswith(signature)), None)
 
 
-def _decoding_failure(image: Image.Image, error: Exception) -> ImageFailure:
+def damage(form: str, error: Exception) -> ImageFailure:
+    """The failure of a picture whose decoder raised an error: of memory, or else of what the file holds."""
     if isinstance(error, MemoryError):
         return ImageFailure(FailureKind.TOO_LARGE, "The image did not fit into memory.")
-    if _is_unsupported(error):
+    return ImageFailure(FailureKind.TRUNCATED, f"The {form} data is cut short or damaged ({one_line(error)}).")
+
+
+def _decoding_failure(image: Image.Image, error: Exception) -> ImageFailure:
+    if not isinstance(error, MemoryError) and _is_unsupported(error):
         return ImageFailure(
             FailureKind.UNSUPPORTED, f"The {image.format} is of a kind that is not read ({one_line(error)})."
         )
-    return ImageFailure(
-        FailureKind.TRUNCATED, f"The {image.format} data is cut short or damaged ({one_line(error)})."
-    )
+    return damage(str(image.format), error)
 
 
 def _is_unsupported(error: Exception) -> bool:

@@ -8,8 +8,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from ....models.states import FailureKind
-from ..images import ImageFailure, one_line
+from ..images import damage
 
 SIGNATURE = b"\xff\xd8\xff"
 BYTES_PER_DEEP_PIXEL = 40
@@ -88,12 +87,8 @@ def decode_deep(data: bytes, frame: Frame) -> NDArray[Any]:
     try:
         decode = imagecodecs.jpegls_decode if frame.marker == _JPEG_LS else imagecodecs.jpeg8_decode
         values: NDArray[Any] = decode(data)
-    except MemoryError as error:
-        raise ImageFailure(FailureKind.TOO_LARGE, "The image did not fit into memory.") from error
-    except Exception as error:
-        raise ImageFailure(
-            FailureKind.TRUNCATED, f"The JPEG data is cut short or damaged ({one_line(error)})."
-        ) from error
+    except Exception as error:  # the codecs raise their own, and MemoryError
+        raise damage("JPEG", error) from error
     return values
 
 

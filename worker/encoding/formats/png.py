@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....models.states import FailureKind
-from ..images import ImageFailure, Source, one_line
+from ..images import ImageFailure, Source, damage
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -79,12 +79,8 @@ def grey_of_16_bits(source: PngSource) -> NDArray[np.uint16]:
     source.seek(0)
     try:
         samples: NDArray[np.uint16] = imagecodecs.png_decode(source.read())
-    except MemoryError as error:
-        raise ImageFailure(FailureKind.TOO_LARGE, "The image did not fit into memory.") from error
-    except Exception as error:
-        raise ImageFailure(
-            FailureKind.TRUNCATED, f"The PNG data is cut short or damaged ({one_line(error)})."
-        ) from error
+    except Exception as error:  # the codecs raise their own, and MemoryError
+        raise damage("PNG", error) from error
     return samples[..., 0]
 
 
