@@ -228,7 +228,11 @@ def job_status(store: "Store", job_id: str) -> JobStatus:
     Raises:
         JobNotFoundError: there is no such job.
     """
-    job = store.find_job(job_id)
+    return status_of(store, store.find_job(job_id))
+
+
+def status_of(store: "Store", job: Job) -> JobStatus:
+    """The status of a job that was read a moment ago."""
     return JobStatus.of(job, store.progress(job.id), store.workers.alive())
 
 

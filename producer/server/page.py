@@ -22,7 +22,7 @@ from ...models.reports import REPORT_FILES
 from ...models.scorers import DEFAULT_SCORERS, workable_scorers
 from ...models.states import JobState
 from ..documents import worker_state
-from ..status import JobStatus
+from ..status import JobStatus, status_of
 from .access import COOKIE, SESSION_SECONDS, Role
 from .choices import encoder_name, find_choices
 from .problems import problem_of
@@ -314,8 +314,8 @@ def _render(service: Service, view: _View) -> str:
             reports={status.job for status in page.jobs if "report.html" in _files(service, status)},
             workers=[worker for worker in service.jobs.workers() if worker_state(worker) != "stopped"],
         )
-    status = service.jobs.status(view.job)
-    job = service.store.find_job(status.job)
+    job = service.store.find_job(view.job)
+    status = status_of(service.store, job)
     kinds = service.store.lists.failures(status.job) if status.scans.failed else {}
     # Kind by kind: an index has these, while the first of all may lie behind a million scans that did not fail.
     failed = [
