@@ -157,6 +157,25 @@ def by_range(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((values - low) * (255.0 / (high - low)), 0, 255)
 
 
+def gdcm_values(path: Path) -> np.ndarray:
+    """The stored values, one after the other, as GDCM's own reader has them: in a process of its own, which its
+    exceptions may end."""
+    script = """
+        import gdcm, sys
+        reader = gdcm.ImageReader()
+        reader.SetFileName(sys.argv[1])
+        assert reader.Read()
+        image = reader.GetImage()
+        form = image.GetPixelFormat()
+        kind = "i" if form.GetPixelRepresentation() else "u"
+        values = image.GetBuffer().encode("utf-8", "surrogateescape")
+        sys.stdout.buffer.write(f"{kind}{form.GetBitsAllocated() // 8}".encode() + values)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+    found = subprocess.run(command, capture_output=True, timeout=HANGS, check=True).stdout
+    return np.frombuffer(found[2:], found[:2].decode())
+
+
 def by_window(values: np.ndarray, centre: float, width: float) -> np.ndarray:
     """DICOM PS3.3, C.11.2.1.2.1, as it is written there."""
     line = ((values - (centre - 0.5)) / (width - 1) + 0.5) * 255
@@ -290,21 +309,7 @@ class TestBundled:
         ],
     )
     def test_compressed_grey_is_as_gdcm_has_it(self, name: str) -> None:
-        """GDCM's own reader, in a process of its own, which its exceptions may end."""
-        script = """
-            import gdcm, sys
-            reader = gdcm.ImageReader()
-            reader.SetFileName(sys.argv[1])
-            assert reader.Read()
-            image = reader.GetImage()
-            form = image.GetPixelFormat()
-            kind = "i" if form.GetPixelRepresentation() else "u"
-            values = image.GetBuffer().encode("utf-8", "surrogateescape")
-            sys.stdout.buffer.write(f"{kind}{form.GetBitsAllocated() // 8}".encode() + values)
-        """
-        command = [sys.executable, "-c", textwrap.dedent(script), str(TEST_FILES / name)]
-        found = subprocess.run(command, capture_output=True, timeout=HANGS, check=True).stdout
-        values = np.frombuffer(found[2:], found[:2].decode())
+        values = gdcm_values(TEST_FILES / name)
         dataset = pydicom.dcmread(TEST_FILES / name)
         stored = values.reshape(1, dataset.Rows, dataset.Columns).astype(np.int64)
         assert np.abs(grey(bundled(name)) - expected_grey(dataset, stored, 0)).max() <= 1

@@ -7,8 +7,6 @@ it is GDCM. Every file has two frames.
 import itertools
 import shutil
 import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +27,7 @@ from scanomaly.models.intensity import parse_intensity
 from scanomaly.worker.encoding.formats.opening import open_content
 
 from ..conftest import missing
-from .test_dicom import by_window, made
+from .test_dicom import by_window, gdcm_values, made
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -199,18 +197,5 @@ def test_jpeg_2000_is_as_gdcm_has_it(bits: tuple[int, int, int], is_signed: bool
 
 
 def as_gdcm(path: Path) -> np.ndarray:
-    """(frames, height, width), stored values, in a process of its own, which GDCM's exceptions may end."""
-    script = """
-        import gdcm, sys
-        reader = gdcm.ImageReader()
-        reader.SetFileName(sys.argv[1])
-        assert reader.Read()
-        image = reader.GetImage()
-        form = image.GetPixelFormat()
-        kind = "i" if form.GetPixelRepresentation() else "u"
-        values = image.GetBuffer().encode("utf-8", "surrogateescape")
-        sys.stdout.buffer.write(f"{kind}{form.GetBitsAllocated() // 8}".encode() + values)
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
-    found = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
-    return np.frombuffer(found[2:], found[:2].decode()).reshape(FRAMES, HEIGHT, WIDTH).astype(np.int64)
+    """(frames, height, width), stored values."""
+    return gdcm_values(path).reshape(FRAMES, HEIGHT, WIDTH).astype(np.int64)
