@@ -1,8 +1,11 @@
 """What works here, and what to do about what does not."""
 
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..models.encoders import EncoderSpec
@@ -44,6 +47,8 @@ def _disk(settings: Settings) -> str:
     folder = settings.home
     while not folder.exists():
         folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        raise ScanomalyError(f"{folder} may not be written here: set SCANOMALY_HOME to a folder that you may write")
     free = shutil.disk_usage(folder).free
     if free < _LEAST_FREE_BYTES:
         raise ScanomalyError(
@@ -53,7 +58,9 @@ def _disk(settings: Settings) -> str:
 
 
 def _store(settings: Settings) -> str:
-    store = Store.open(settings)
+    # A database server's rights show when the tables are made; a file would be made for its owner by who only looks.
+    a_file = settings.resolved_store_url.get_backend_name() == "sqlite"
+    store = Store.open(settings, read_only=a_file)
     jobs = len(store.lists.jobs())
     store.close()
     return f"{store.name}, {jobs} job{'s' * (jobs != 1)}"
@@ -64,8 +71,14 @@ def _broker(settings: Settings) -> str:
     if settings.broker_url is not None:
         queue.check()
         return queue.name
-    with EmbeddedBroker(settings):
-        queue.check()
+    if not EmbeddedBroker(settings).answers():
+        # In a home of its own: who only looks leaves no files in one that may be another user's.
+        with tempfile.TemporaryDirectory(prefix="scanomaly-") as folder:
+            elsewhere = replace(settings, home=Path(folder))
+            with EmbeddedBroker(elsewhere):
+                Queue(elsewhere).check()
+        return "embedded Valkey, started while somebody uses it"
+    queue.check()
     return f"embedded Valkey, {queue.name}"
 
 
