@@ -29,6 +29,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts so what runs in its background. What the tests start would inherit it: Ctrl-C would do nothing.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 adopt_orphans()
+# Several tests share the cores: with a thread for every core in each, they would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def missing(what: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -32,8 +33,21 @@ from scanomaly.worker.patches import unpack
 from tests.pictures import decode
 
 LIMIT = 100_000_000
-MODEL = "ViT-S-32"
-"""As the default in all but its width: 250 MB instead of 600, for each copy of its weights."""
+_TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
+_MODELS = {
+    "tests-ViT": {
+        "embed_dim": 384,
+        "vision_cfg": {"image_size": 224, "layers": 12, "width": 192, "patch_size": 32},
+        "text_cfg": _TEXT,
+    },
+    "tests-RN": {
+        "embed_dim": 128,
+        "vision_cfg": {"image_size": 224, "layers": [1, 1, 1, 1], "width": 64, "patch_size": None},
+        "text_cfg": _TEXT,
+    },
+}
+"""As open_clip's ViT-B-32 and RN50 in all but their widths and layers: 40 MB instead of 600 for each copy."""
+MODEL, RESIDUAL = _MODELS
 
 
 def draw(folder: Path, count: int) -> list[Path]:
@@ -76,19 +90,34 @@ def check_batching(encoder: Encoder, tensors: list[torch.Tensor]) -> np.ndarray:
     return whole
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _models(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("models")
+    for name, config in _MODELS.items():
+        (folder / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+
+
+def drawn_weights(folder: Path, model: str, seed: int) -> Path:
+    torch.manual_seed(seed)
+    torch.save(open_clip.create_model(model).state_dict(), folder / "weights.pt")
+    return folder / "weights.pt"
+
+
+def spec_of(checkpoint: Path, model: str = MODEL, precision: str = "fp32", patches: bool = False) -> EncoderSpec:
+    """Of a model that only these tests have."""
+    spec = parse_encoder("RN50", checkpoint, precision)
+    return dataclasses.replace(spec, model=model, patches=patches)
+
+
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The model with seeded weights, deleted after use."""
-    path = tmp_path_factory.mktemp("weights") / "weights.pt"
-    torch.manual_seed(20)
-    torch.save(open_clip.create_model(MODEL).state_dict(), path)
-    yield path
-    path.unlink()
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drawn_weights(tmp_path_factory.mktemp("weights"), MODEL, 20)
 
 
 @pytest.fixture(scope="module")
 def vit(checkpoint: Path) -> Encoder:
-    return load_encoder(parse_encoder(MODEL, checkpoint), device="cpu")
+    return load_encoder(spec_of(checkpoint), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +158,7 @@ class TestOpenClip:
         assert np.ptp(scores(expected)) > 1e-3, "the images are too alike for the test to mean anything"
 
     def test_what_it_says_of_itself(self, vit: Encoder, checkpoint: Path) -> None:
-        assert vit.key == parse_encoder(MODEL, checkpoint).key
+        assert vit.key == spec_of(checkpoint).key
         assert (vit.device, vit.image_size) == ("cpu", (224, 224))
 
     def test_preprocess_is_safe_in_threads(self, vit: Encoder, drawn: list[Path]) -> None:
@@ -140,7 +169,7 @@ class TestOpenClip:
         assert alone[0].dtype == torch.uint8
 
     def test_bf16_is_near(self, vit: Encoder, checkpoint: Path, drawn: list[Path]) -> None:
-        low = load_encoder(parse_encoder(MODEL, checkpoint, "bf16"), device="cpu")
+        low = load_encoder(spec_of(checkpoint, precision="bf16"), device="cpu")
         tensors = pixels(vit, drawn[:4])
         vectors = low.encode(tensors)
         assert vectors.dtype == np.float32
@@ -148,14 +177,14 @@ class TestOpenClip:
         assert 1e-7 < np.abs(1 - (vectors * vit.encode(tensors)).sum(axis=1)).max() < 1e-3
 
     def test_the_file_changed_since_the_job_was_submitted(self, checkpoint: Path, tmp_path: Path) -> None:
-        spec = dataclasses.replace(parse_encoder(MODEL, checkpoint), weights_file=str(tmp_path / "other.pt"))
+        spec = dataclasses.replace(spec_of(checkpoint), weights_file=str(tmp_path / "other.pt"))
         with pytest.raises(EncoderError, match="cannot be read"):
             load_encoder(spec)
         (tmp_path / "other.pt").write_bytes(b"other")
         with pytest.raises(EncoderError, match="changed since the job was submitted"):
             load_encoder(spec)
 
-    @pytest.mark.parametrize("model", ["ViT-S-32-alt", "RN50"])
+    @pytest.mark.parametrize("model", [RESIDUAL, "ViT-S-32-alt"])
     def test_weights_of_another_model(self, checkpoint: Path, model: str) -> None:
         assert f"does not fit {model}" in self.refusal(model, checkpoint)
 
@@ -199,39 +228,44 @@ class TestOpenClip:
     def refusal(self, model: str, path: Path) -> str:
         """The message that loading this file ends with: one line that names the file."""
         with pytest.raises(EncoderError) as caught:
-            load_encoder(parse_encoder(model, path), device="cpu")
+            load_encoder(spec_of(path, model), device="cpu")
         message = str(caught.value)
         assert "\n" not in message
         assert len(message) < 400
-        assert str(path) in message or parse_encoder(model, path).key in message
+        assert str(path) in message or spec_of(path, model).key in message
         return message
+
+
+@pytest.fixture(scope="module")
+def tag_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tag") / "open_clip_pytorch_model.bin"
+    torch.manual_seed(3)
+    torch.save(open_clip.create_model("MobileCLIP2-S0").half().state_dict(), path)
+    return path
 
 
 class TestTag:
     """A tag's weights are loaded from a file, yet all else is as open_clip has it for the tag."""
 
     @pytest.fixture
-    def spec(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EncoderSpec:
+    def spec(self, tag_weights: Path, monkeypatch: pytest.MonkeyPatch) -> EncoderSpec:
         """A small model whose tag has its own constants and interpolation. test_hub fetches it from a hub."""
-        path = tmp_path / "open_clip_pytorch_model.bin"
-        torch.manual_seed(3)
-        torch.save(open_clip.create_model("MobileCLIP2-S0").half().state_dict(), path)
-        monkeypatch.setattr(module, "fetch", lambda *_, **__: path)
-        monkeypatch.setattr("open_clip.factory.download_pretrained", lambda *_, **__: str(path))
+        monkeypatch.setattr(module, "fetch", lambda *_, **__: tag_weights)
+        monkeypatch.setattr("open_clip.factory.download_pretrained", lambda *_, **__: str(tag_weights))
         return parse_encoder("MobileCLIP2-S0/dfndr2b")
 
     def test_equals_open_clips_own_loading(self, spec: EncoderSpec, drawn: list[Path]) -> None:
         model, _, preprocess = open_clip.create_model_and_transforms(spec.model, pretrained=spec.weights)
         model.eval()
+        theirs = [preprocess(Image.open(path).convert("RGB")) for path in drawn[:3]]
+        with torch.no_grad():
+            expected = torch.nn.functional.normalize(model.encode_image(torch.stack(theirs)), dim=-1).numpy()
+        del model  # before there is another
         encoder = load_encoder(spec, device="cpu")
         assert encoder.image_size == (256, 256)
-        for path in drawn[:3]:
-            theirs = preprocess(Image.open(path).convert("RGB"))
-            ours = pixels(encoder, [path])
-            assert torch.equal(theirs, encoder._normalized(ours[0][None])[0])
-            with torch.no_grad():
-                expected = torch.nn.functional.normalize(model.encode_image(theirs[None]), dim=-1)[0].numpy()
-            assert np.abs(encoder.encode(ours)[0] - expected).max() < 1e-5
+        ours = pixels(encoder, drawn[:3])
+        assert torch.equal(torch.stack(theirs), encoder._normalized(torch.stack(ours)))
+        assert np.abs(encoder.encode(ours) - expected).max() < 1e-5
 
     def test_leaves_logging_alone(self, spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch) -> None:
         """open_clip logs on the root logger, which gives it a handler that writes everyone's lines to stderr."""
@@ -364,8 +398,8 @@ class TestPatches:
         return smooth.reshape(channels, rows // times, times, columns // times, times).mean(axis=(2, 4))
 
     def test_tokens_of_a_vision_transformer(self, checkpoint: Path, vit: Encoder, drawn: list[Path]) -> None:
-        """7 × 7 places, and 3 · 384 channels that become 512 with the distances nearly kept."""
-        spec = dataclasses.replace(parse_encoder(MODEL, checkpoint), patches=True)
+        """7 × 7 places, and 3 · 192 channels that become 512 with the distances nearly kept."""
+        spec = spec_of(checkpoint, patches=True)
         patching = load_encoder(spec, device="cpu")
         tensors = pixels(patching, drawn[:4])
         assert np.abs(patching.encode(tensors) - vit.encode(pixels(vit, drawn[:4]))).max() < 1e-6
@@ -382,18 +416,16 @@ class TestPatches:
             model.encode_image((batch - mean) / deviation)
         layers = []
         for number, tokens in enumerate(kept):
-            grid = tokens[:, 1:].reshape(4, 7, 7, 384).permute(0, 3, 1, 2).numpy()
+            grid = tokens[:, 1:].reshape(4, 7, 7, 192).permute(0, 3, 1, 2).numpy()
             layer = grid if number == 2 else np.stack([self.averaged(one, 1) for one in grid])
             layers.append(layer / np.linalg.norm(layer, axis=1, keepdims=True))
-        expected = np.concatenate(layers, axis=1).transpose(0, 2, 3, 1).reshape(-1, 3 * 384) / 3**0.5
+        expected = np.concatenate(layers, axis=1).transpose(0, 2, 3, 1).reshape(-1, 3 * 192) / 3**0.5
         flat = found.reshape(-1, 512)
         distances = [np.linalg.norm(rows[:60, None] - rows[None, 60:120], axis=2) for rows in (flat, expected)]
         assert np.corrcoef(distances[0].ravel(), distances[1].ravel())[0, 1] > 0.95
 
     def test_maps_of_a_residual_network(self, tmp_path: Path, drawn: list[Path]) -> None:
-        torch.manual_seed(3)
-        torch.save(open_clip.create_model("RN50").state_dict(), tmp_path / "rn50.pt")
-        spec = dataclasses.replace(parse_encoder("RN50", tmp_path / "rn50.pt"), patches=True)
+        spec = spec_of(drawn_weights(tmp_path, RESIDUAL, 3), RESIDUAL, patches=True)
         patching = load_encoder(spec, device="cpu")
         (packed,) = patching.encode_patches(pixels(patching, drawn[:1]))
         assert unpack(packed).shape == (7, 7, 512)
@@ -405,7 +437,7 @@ class TestPatches:
 
     def test_sentences(self, checkpoint: Path) -> None:
         sentences = ["a healthy scan", "a scan with a lesion"]
-        vectors = load_text_tower(parse_encoder(MODEL, checkpoint))(sentences)
+        vectors = load_text_tower(spec_of(checkpoint))(sentences)
         model = open_clip.create_model(MODEL, pretrained=str(checkpoint)).eval()
         with torch.no_grad():
             expected = model.encode_text(open_clip.tokenize(sentences)).numpy()
