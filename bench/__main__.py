@@ -23,12 +23,16 @@ def _end_to_end(options: argparse.Namespace) -> Iterator[Row]:
 def _large(options: argparse.Namespace) -> Iterator[Row]:
     images = embedding.find_images(options.images)[: options.limit]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        for ending, count in ((".jpg", options.large), (".png", options.large // 2)):
-            drawn = embedding.draw_large(images, Path(folder) / ending[1:], count, options.side, ending)
-            name = f"{options.side} × {options.side} {ending[1:].upper()}"
-            with embedding.benches(drawn, options.model, options.precisions, options.device) as benches:
-                for bench in benches:
-                    yield from embedding.large_images(bench, options.rounds, name)
+        kinds = {
+            f"{options.side} × {options.side} {ending[1:].upper()}": embedding.draw_large(
+                images, Path(folder) / ending[1:], count, options.side, ending
+            )
+            for ending, count in ((".jpg", options.large), (".png", options.large // 2))
+        }
+        drawn = next(iter(kinds.values()))
+        with embedding.benches(drawn, options.model, options.precisions, options.device) as benches:
+            for bench in benches:
+                yield from embedding.large_images(bench, options.rounds, kinds)
 
 
 def _batches(options: argparse.Namespace) -> Iterator[Row]:

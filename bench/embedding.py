@@ -7,9 +7,9 @@ behind their end make their content new to Scanomaly, and leave the pixels as th
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .loops import Loops
@@ -145,15 +145,21 @@ def _second_runs(bench: Bench, seconds: _Seconds) -> Iterator[Row]:
         )
 
 
-def large_images(bench: Bench, rounds: int, what: str) -> Iterator[Row]:
-    """Against decoding alone, and against the forward pass alone: on a CPU they share the cores."""
-    seconds: _Seconds = defaultdict(list)
+def large_images(bench: Bench, rounds: int, kinds: Mapping[str, Sequence[Path]]) -> Iterator[Row]:
+    """Against decoding alone, and against the forward pass alone: on a CPU they share the cores. `kinds` of
+    images have names."""
     with Loops(bench.model, bench.weights, bench.precision, bench.device) as loops, bench.worker() as here:
-        for number in range(rounds):
-            scans = bench.copies(f"large-{number}")
-            seconds["decode"].append(loops.time("decode", scans))
-            seconds["forward"].append(loops.time(_FORWARD, scans))
-            seconds["ours"].append(here.job(scans, *bench.options).seconds)
+        for name, images in kinds.items():
+            yield from _large_images(replace(bench, images=images), rounds, name, loops, here)
+
+
+def _large_images(bench: Bench, rounds: int, what: str, loops: Loops, here: Scanomaly) -> Iterator[Row]:
+    seconds: _Seconds = defaultdict(list)
+    for number in range(rounds):
+        scans = bench.copies(f"large-{what}-{number}")
+        seconds["decode"].append(loops.time("decode", scans))
+        seconds["forward"].append(loops.time(_FORWARD, scans))
+        seconds["ours"].append(here.job(scans, *bench.options).seconds)
     rates = {name: [len(bench.images) / second for second in found] for name, found in seconds.items()}
     one_after_the_other = [1 / (1 / a + 1 / b) for a, b in zip(rates["decode"], rates["forward"], strict=True)]
     name = f"{what}, {bench.precision}"

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from statistics import quantiles
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,11 +37,11 @@ def rows(scans: int, clients: int, window: float, rounds: int) -> Iterator[Row]:
             speeds: dict[float | str, list[tuple[float, float]]] = {pace: [] for pace in (*_PACES, "events")}
             for _ in range(rounds):
                 for pace, found in speeds.items():
-                    quiet = _speed(here, asyncio.sleep(window))
+                    quiet = _speed(here, partial(asyncio.sleep, window))
                     if isinstance(pace, float):
-                        asking = _poll(url, job, clients, window, pace, waited[pace])
+                        asking = partial(_poll, url, job, clients, window, pace, waited[pace])
                     else:
-                        asking = _follow(url, job, clients, window)
+                        asking = partial(_follow, url, job, clients, window)
                     found.append((_speed(here, asking), quiet))
             here.call("cancel", job)
     for pace in _PACES:
@@ -56,17 +57,20 @@ def _worker_row(who: str, speeds: list[tuple[float, float]], goal: str = "") -> 
     return row_of_rounds(f"{who}: the worker", "with nobody asking", "images/s", asked, quiet, goal)
 
 
-def _speed(here: Scanomaly, meanwhile: Coroutine[Any, Any, None]) -> float:
-    """Images a second that the worker commits while something goes on: from the first commit in it to the last."""
+def _speed(here: Scanomaly, meanwhile: Callable[[], Coroutine[Any, Any, None]]) -> float:
+    """Images a second that the worker commits while something goes on: from the first commit in it to the last.
+    On a busy machine it goes on until there are two."""
     begun = datetime.now(UTC)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(meanwhile)
-    commits = here.rows(
-        "SELECT finished_at, embedded + failed FROM batches "
-        f"WHERE finished_at > '{begun.strftime('%Y-%m-%d %H:%M:%S.%f')}' ORDER BY finished_at"
-    )
-    if len(commits) < 2:
-        raise RuntimeError("the job is over, or a window too short: give more --scans or a longer --window")
+    commits: list[tuple[Any, ...]] = []
+    while len(commits) < 2:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(meanwhile())
+        commits = here.rows(
+            "SELECT finished_at, embedded + failed FROM batches "
+            f"WHERE finished_at > '{begun.strftime('%Y-%m-%d %H:%M:%S.%f')}' ORDER BY finished_at"
+        )
+        if not here.rows("SELECT 1 FROM batches WHERE state != 'done'"):
+            raise RuntimeError("the job is over: give more --scans or a shorter --window")
     times = [datetime.fromisoformat(moment).timestamp() for moment, _ in commits]
     return float(sum(count for _, count in commits[1:])) / (times[-1] - times[0])
 

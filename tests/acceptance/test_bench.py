@@ -43,6 +43,6 @@ def test_submission_is_measured(tmp_path: Path) -> None:
 
 
 def test_the_service_is_measured(tmp_path: Path) -> None:
-    rows = bench(tmp_path, "service", "--scans", "5000", "--clients", "5", "--window", "2", "--rounds", "1")
+    rows = bench(tmp_path, "service", "--scans", "5000", "--clients", "5", "--window", "0.5", "--rounds", "1")
     assert len(rows) == 5
     assert all(row["measured"] > 0 and row["limit"] > 0 for row in rows)
