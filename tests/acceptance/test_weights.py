@@ -14,7 +14,6 @@ from scanomaly.worker.scoring.text import PROMPTS
 
 from .conftest import Scanomaly
 
-
 MODEL = "ViT-S-32"
 """As the default in all but its width: 250 MB instead of 600, for each copy of its weights."""
 
