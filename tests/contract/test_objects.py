@@ -952,12 +952,18 @@ class TestReadAhead:
         server, make = either
         folder = make()
         with folder.read_ahead(self.NAMES, 4, 5500) as ahead:
-            done = lambda: len([item for item in ahead._items.values() if item.task and item.task.done()])  # noqa: E731
-            until(done, "as many are read as there is room for", lambda found: found == 5)
+
+            def done_and_waiting() -> tuple[int, int]:
+                tasks = [item.task for item in ahead._items.values() if item.task]
+                return sum(task.done() for task in tasks), len(ahead._room._queue)
+
+            until(
+                done_and_waiting,
+                "there is room for five, and all turns wait for more",
+                lambda found: found == (5, 4),
+            )
             assert ahead._room._free == 500
-            asked = len(server.seen)
-            time.sleep(0.2)
-            assert len(server.seen) == asked, "it goes on asking although there is no room"
+            assert len(server.seen) == 9, "it goes on asking although there is no room"
             # In another order than they were begun in: nobody waits for the room that those before them hold.
             for number in reversed(range(32)):
                 assert ahead.read(self.NAMES[number]) == bytes([number]) * 1000
