@@ -24,7 +24,7 @@ demo: $(VENV)/worker
 install: $(VENV)/worker
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest -n 3 --dist worksteal --durations=10
+	$(BIN)/python -m pytest -n 4 --dist worksteal --durations=10
 
 bench: $(VENV)/test
 	$(BIN)/python -W ignore -m bench
