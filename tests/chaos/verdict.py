@@ -131,9 +131,9 @@ def _judge_report(folder: Path, expected: Scores, verdict: Verdict) -> None:
 
 
 def _judge_status(world: World, job: str, total: int, verdict: Verdict) -> None:
-    status = json.loads(world.call("status", job, "--json"))
-    scans = status["scans"]
-    told = (status["state"], scans["total"], scans["embedded"], scans["failed"], scans["remaining"])
+    status = world.status(job)
+    scans = status.scans
+    told = (status.state, scans.total, scans.embedded, scans.failed, scans.remaining)
     verdict.require(told == ("done", total, total, 0, 0), f"status says {told}")
 
 

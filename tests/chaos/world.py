@@ -11,12 +11,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import psycopg
+
+from scanomaly.models.settings import Settings
+from scanomaly.models.store import Store
+from scanomaly.producer.status import JobStatus, job_status
 
 from ..waiting import HANGS
 from .servers import DATABASES, Broker, Postgres, Sqlite, children
@@ -296,6 +300,11 @@ class World:
             return self.rows(sql)
         except NO_STORE:
             return []
+
+    def status(self, job: str) -> JobStatus:
+        """What Scanomaly says of a job. Raises JobNotFoundError."""
+        with closing(Store.open(Settings.from_environment(self._environment), read_only=True)) as store:
+            return job_status(store, job)
 
     def state(self) -> str | None:
         """The state of the newest job; None while it cannot be seen."""
