@@ -18,6 +18,7 @@ from scanomaly.producer.sample import draw_sample
 
 from . import faults
 from .campaign import BATCH_SIZE, ENCODER, SCANS, play, undisturbed
+from .plugin.scanomaly_chaos import DEEDS
 from .scans import draw_killer, draw_scans
 from .servers import Sqlite
 from .verdict import Scores, judge, judge_queues, judge_stop
@@ -95,15 +96,6 @@ def test_a_schedule_of_faults(database: str, seed: int, scans: Path, expected: S
     assert not outcome.problems, f"{outcome}\n{outcome.notes}"
 
 
-def test_children_are_killed(gated: World, scans: Path, expected: Scores) -> None:
-    submit(gated, scans)
-    for worker in gated.workers:
-        gated.until(lambda worker=worker: worker.child and gated.held_by(worker), "it has a batch")
-        assert gated.kill_child(worker)
-    gated.let_through()
-    finish(gated, expected)
-
-
 def test_a_worker_is_killed(scans: Path, expected: Scores) -> None:
     with World("sqlite", **SLOW) as world:
         submit(world, scans)
@@ -112,6 +104,15 @@ def test_a_worker_is_killed(scans: Path, expected: Scores) -> None:
         world.kill_worker(worker)
         world.until(lambda: child not in world.processes(), "its child ends with it")
         finish(world, expected)
+
+
+def test_children_are_killed(gated: World, scans: Path, expected: Scores) -> None:
+    submit(gated, scans)
+    for worker in gated.workers:
+        gated.until(lambda worker=worker: worker.child and gated.held_by(worker), "it has a batch")
+        assert gated.kill_child(worker)
+    gated.let_through()
+    finish(gated, expected)
 
 
 def test_messages_are_lost_and_come_twice(gated: World, scans: Path, expected: Scores) -> None:
@@ -148,15 +149,6 @@ def test_the_embedded_broker_dies(scans: Path, expected: Scores) -> None:
         world.until(lambda: world.ended() and world.idle(), "the job ends")
         verdict = judge(world, expected)
         assert not verdict.problems, "\n".join([*verdict.problems, world.describe()])
-
-
-def test_the_broker_is_away_when_a_job_is_submitted(scans: Path, expected: Scores) -> None:
-    with World("sqlite", workers=1) as world:
-        world.broker.kill()
-        assert world.submit(scans, "--encoder", ENCODER, "--batch-size", str(BATCH_SIZE)).wait() == 0
-        assert "when the broker is back" in (world.folder / "submit.log").read_text()
-        world.broker.start()
-        finish(world, expected)
 
 
 def test_a_submitter_is_killed(scans: Path) -> None:
@@ -225,23 +217,15 @@ def test_the_store_goes_away_while_a_job_is_submitted(many: Path) -> None:
         assert counted == [MANY] * 4
 
 
-@pytest.mark.parametrize(
-    ("deeds", "batch_size", "variables"),
-    [
-        (("exit", "segfault", "out of memory"), 16, {}),
-        (("hang",), 4, {"SCANOMALY_SCAN_SECONDS": "2"}),
-    ],
-    ids=["crash", "hang"],
-)
-def test_scans_that_kill_workers(
-    deeds: tuple[str, ...], batch_size: int, variables: dict[str, str], tmp_path: Path
-) -> None:
+def test_scans_that_kill_workers(tmp_path: Path) -> None:
     """They fail by themselves: the others of their batches are embedded, and few workers die of them."""
-    draw_scans(tmp_path / "scans", 93)
-    killers = {f"{('no/0011', 'no/0081', 'yes/0043')[place]} {deed}.png" for place, deed in enumerate(deeds)}
-    for name in killers:
-        draw_killer(tmp_path / "scans" / name, Path(name).stem.partition(" ")[2])
-    with World("sqlite", workers=1, **variables) as world:
+    batch_size = 4
+    draw_scans(tmp_path / "scans", 92)
+    places = ("no/0010", "no/0030", "yes/0051", "yes/0071")
+    killers = {f"{place} {deed}.png": deed for place, deed in zip(places, DEEDS, strict=True)}
+    for name, deed in killers.items():
+        draw_killer(tmp_path / "scans" / name, deed)
+    with World("sqlite", workers=1, SCANOMALY_SCAN_SECONDS="2") as world:
         submit(world, tmp_path / "scans", "--batch-size", str(batch_size))
         seconds = world.until(world.ended, "the job ends")
         world.tell(f"ended after {seconds:.0f} s and the deaths {world.deeds()}")
@@ -249,8 +233,8 @@ def test_scans_that_kill_workers(
         failed = world.rows("SELECT path, failure_kind FROM scans WHERE state = 'failed'")
         assert set(failed) == {(name, "crashed_worker") for name in killers}, world.describe()
         embedded = world.rows("SELECT count(*) FROM scans JOIN scores ON scan_id = id WHERE state = 'embedded'")
-        assert embedded == [(93,)]
-        for deed in deeds:
+        assert embedded == [(92,)]
+        for deed in DEEDS:
             assert 1 <= world.deeds().count(deed) <= 2 * math.log2(batch_size) + 6, world.describe()
 
 
@@ -324,12 +308,16 @@ def test_a_broker_that_answers_nobody_holds_nobody(scans: Path) -> None:
         assert world.stop_workers() == [0]
 
 
-def test_the_broker_is_away_when_a_batch_ends(scans: Path, expected: Scores) -> None:
+def test_the_broker_is_away_when_a_job_is_submitted_and_when_a_batch_ends(scans: Path, expected: Scores) -> None:
     """What the worker then cannot acknowledge must not keep it from taking more."""
     with World("sqlite", workers=1, gated=True) as world:
-        submit(world, scans)
+        world.broker.kill()
+        assert world.submit(scans, "--encoder", ENCODER, "--batch-size", str(BATCH_SIZE)).wait() == 0
+        assert "when the broker is back" in (world.folder / "submit.log").read_text()
+        world.broker.start()
+        world.until(world.running, "a batch is in work")
         world.broker.kill()
         world.let_through()
-        world.until(lambda: world.running() == 0, "they end")
+        world.until(lambda: world.running() == 0, "the batches in work end")
         world.broker.start()
         finish(world, expected)
