@@ -4,6 +4,7 @@ The supervisor starts it, and names the worker and the descriptor for its signs.
 """
 
 import argparse
+import gc
 import logging
 import signal
 import sys
@@ -55,6 +56,7 @@ def main() -> int:
     command = ["worker", "--hostname", f"scanomaly@{options.name}", "--loglevel", options.loglevel]
     command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     _run_celery(app, [*command, *celery_options])
+    gc.freeze()  # or the interpreter, before it ends, would look for garbage in all that scoring has loaded
     return 0
 
 
