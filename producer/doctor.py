@@ -58,7 +58,7 @@ def _disk(settings: Settings) -> str:
 
 
 def _store(settings: Settings) -> str:
-    # A database server's rights show when the tables are made; a file would be made for its owner by who only looks.
+    # What a database server allows shows when the tables are made. A file is not made by who only looks.
     a_file = settings.resolved_store_url.get_backend_name() == "sqlite"
     store = Store.open(settings, read_only=a_file)
     jobs = len(store.lists.jobs())
