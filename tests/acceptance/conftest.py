@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ import jsonschema
 import pytest
 from filelock import FileLock
 from PIL import Image
+
+from scanomaly.models.settings import Settings
+from scanomaly.models.store import Store
+from scanomaly.producer.status import JobStatus, job_status
 
 from ..waiting import HANGS, until
 
@@ -100,9 +104,19 @@ class Scanomaly:
         assert code == 0, log.read_text()
         assert "Traceback" not in log.read_text(), log.read_text()
 
-    def wait(self, job: str, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Poll a job, as another program would."""
-        return until(lambda: self.json("status", job), job, reached)
+    def wait(self, job: str, reached: Callable[[JobStatus], bool]) -> dict[str, Any]:
+        """Wait for a job to be so. In the store: a command for every look would take the workers' time."""
+        with self.store() as store:
+            until(lambda: job_status(store, job), job, reached)
+        return self.json("status", job)
+
+    def alive(self) -> dict[int, str]:
+        """The workers whose hearts beat: device by process id."""
+        with self.store() as store:
+            return {worker.pid: worker.device for worker in store.workers.all() if worker.alive}
+
+    def store(self) -> AbstractContextManager[Store]:
+        return closing(Store.open(Settings.from_environment(self.environment)))
 
     def job(self, source: Path, *options: str | Path, code: int = 0) -> dict[str, Any]:
         """Submit a job, and watch it to its end: for tests that have a worker running."""
@@ -152,20 +166,14 @@ class BrainMri:
         document: dict[str, Any] = json.loads((self.folder / "status.json").read_text())
         return document
 
-    def report(self, headline: str) -> Path:
-        """The report with all of its scorers, the headline's first: `centroid` or `patch_knn`."""
-        return self.folder / headline
+    @property
+    def report(self) -> Path:
+        """The report with all scorers that need no text tower, the centroid as its headline."""
+        return self.folder / "report"
 
     def make(self, scans: Path) -> None:
-        user = Scanomaly(self.home)
-        out = self.folder / "report"
-        status = user.json(
-            "run", scans, *OFFLINE, "--scorer", "centroid,knn,patch_knn,patch_knn_mirror", "--out", out
-        )
-        user("score", status["job"], "--scorer", "mahalanobis")
-        shutil.copytree(out, self.report("centroid"))
-        user("score", status["job"], "--headline", "patch_knn")
-        out.rename(self.report("patch_knn"))
+        scorers = "centroid,knn,mahalanobis,patch_knn,patch_knn_mirror"
+        status = Scanomaly(self.home).json("run", scans, *OFFLINE, "--scorer", scorers, "--out", self.report)
         (self.folder / "status.json").write_text(json.dumps(status))
 
 

@@ -3,18 +3,11 @@
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ..waiting import until
 from .conftest import OFFLINE, Scanomaly, nothing_is_left
-
-
-def alive(scanomaly: Scanomaly) -> dict[int, str]:
-    """The workers whose hearts beat: device by process id."""
-    workers: list[dict[str, Any]] = scanomaly.json("workers")["workers"]
-    return {worker["pid"]: worker["device"] for worker in workers if worker["state"] == "alive"}
 
 
 def log(scanomaly: Scanomaly) -> str:
@@ -23,11 +16,11 @@ def log(scanomaly: Scanomaly) -> str:
 
 def test_one_command_is_a_worker_on_each_device(scanomaly: Scanomaly, drawn: Path) -> None:
     with scanomaly.started("worker", "--devices", "cpu,cpu") as command:
-        until(lambda: sorted(alive(scanomaly).values()) == ["cpu", "cpu"])
-        killed, other = alive(scanomaly)
+        until(lambda: sorted(scanomaly.alive().values()) == ["cpu", "cpu"])
+        killed, other = scanomaly.alive()
         os.kill(killed, signal.SIGKILL)
-        until(lambda: len(alive(scanomaly).keys() - {killed}) == 2)
-        assert other in alive(scanomaly)
+        until(lambda: len(scanomaly.alive().keys() - {killed}) == 2)
+        assert other in scanomaly.alive()
         assert "the worker on cpu was killed by SIGKILL: another is started in 1 s" in log(scanomaly)
         assert scanomaly.job(drawn, *OFFLINE, "--batch-size", "3")["scans"]["embedded"] == 24
     assert command.returncode == 0
@@ -39,7 +32,7 @@ def test_a_device_that_is_not_there_leaves_the_others_to_work(scanomaly: Scanoma
     with scanomaly.started("worker", "--devices", "cuda:99,cpu") as command:
         until(lambda: "the worker on cuda:99 ended with code 1: the lines above say why" in log(scanomaly))
         assert "no device cuda:99" in log(scanomaly)
-        until(lambda: "cpu" in alive(scanomaly).values())
+        until(lambda: "cpu" in scanomaly.alive().values())
     assert command.returncode == 1
 
 
@@ -53,8 +46,8 @@ def test_devices_that_cannot_be_meant(scanomaly: Scanomaly, arguments: list[str]
 
 def test_the_death_of_the_command_ends_all_workers(scanomaly: Scanomaly) -> None:
     with scanomaly.started("worker", "--devices", "cpu,cpu") as command:
-        until(lambda: len(alive(scanomaly)) == 2)
+        until(lambda: len(scanomaly.alive()) == 2)
         os.kill(command.pid, signal.SIGKILL)
         command.wait()
-        until(lambda: not alive(scanomaly))
+        until(lambda: not scanomaly.alive())
     assert nothing_is_left(scanomaly.home)  # not even the broker, which it used alone

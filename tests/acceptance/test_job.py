@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scanomaly.models.states import JobState
+
 from ..conftest import missing
 from ..waiting import HANGS, until
 from .conftest import OFFLINE, BrainMri, Scanomaly, check_schema, nothing_is_left, processes_of, write_image
@@ -66,12 +68,12 @@ def test_a_second_job_encodes_nothing(served: Scanomaly, scans: Path, tmp_path: 
 def test_files_that_did_not_change_are_not_read_again(served: Scanomaly, scans: Path) -> None:
     for file in scans.rglob("*.png"):
         os.utime(file, (1e9, 1e9))
-    first = served.json("run", scans, *OFFLINE)["result"]["most_anomalous"]
+    first = served.job(scans, *OFFLINE)["result"]["most_anomalous"]
     for file in scans.rglob("*.png"):
         file.write_bytes(b"x" * file.stat().st_size)
         os.utime(file, (1e9, 1e9))
-    assert served.json("run", scans, *OFFLINE)["result"]["most_anomalous"] == first
-    forced = served.json("run", scans, "--rehash", *OFFLINE, code=4)
+    assert served.job(scans, *OFFLINE)["result"]["most_anomalous"] == first
+    forced = served.job(scans, "--rehash", *OFFLINE, code=4)
     assert "none of the" in forced["error"]
 
 
@@ -92,7 +94,7 @@ def test_the_batch_size_does_not_change_a_score(
 
 
 def test_the_reference_data_set(brain_job: BrainMri) -> None:
-    out = brain_job.report("centroid")
+    out = brain_job.report
     assert brain_job.status["scans"] == {
         "total": 253,
         "normal": 98,
@@ -144,16 +146,6 @@ def test_bad_files_fail_alone_and_by_name(served: Scanomaly, scans: Path, tmp_pa
     assert (out / "report.html").read_text().count("<script>") == 1  # the page's own
 
 
-def test_a_file_that_goes_away_before_it_is_embedded(scanomaly: Scanomaly, scans: Path) -> None:
-    job = scanomaly("submit", scans, *OFFLINE).stdout.strip()
-    first = min((scans / "no").iterdir())
-    first.unlink()
-    status = scanomaly.json("run", "--resume", job, code=3)
-    assert (status["scans"]["embedded"], status["scans"]["failed"]) == (23, 1)
-    failures = rows(Path(status["report"]) / "failures.csv")
-    assert [(row["path"], row["kind"]) for row in failures] == [(f"no/{first.name}", "missing")]
-
-
 def test_without_anomaly_labels_there_is_a_ranking(served: Scanomaly, scans: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     status = served.job(scans, *OFFLINE, "--normal", "no/", "--out", out)
@@ -190,7 +182,7 @@ def test_submit_worker_and_status_are_three_terminals(scanomaly: Scanomaly, draw
     check_schema(scanomaly.json("status", job.strip()), "status")
     with scanomaly.started("worker") as first:
         with scanomaly.started("worker"):
-            status = scanomaly.wait(job.strip(), lambda status: status["state"] == "done")
+            status = scanomaly.wait(job.strip(), lambda status: status.state == JobState.DONE)
         check_schema(status, "status")
         assert (status["scans"]["embedded"], status["exit_code"]) == (24, 0)
         assert first.poll() is None
@@ -207,8 +199,9 @@ def running_batches(home: Path) -> list[str]:
         return []
 
 
-def test_ctrl_c_stops_everything_and_the_job_can_be_resumed(scanomaly: Scanomaly, drawn: Path) -> None:
-    with scanomaly.started("run", drawn, *OFFLINE, "--batch-size", "1") as process:
+def test_ctrl_c_stops_everything_and_the_job_can_be_resumed(scanomaly: Scanomaly, scans: Path) -> None:
+    """Without a scan that goes away meanwhile."""
+    with scanomaly.started("run", scans, *OFFLINE, "--batch-size", "1") as process:
         # The first batches are begun, and take the seconds that torch takes to load.
         job, *_ = until(lambda: running_batches(scanomaly.home), "a batch is running")
         process.send_signal(signal.SIGINT)
@@ -219,8 +212,12 @@ def test_ctrl_c_stops_everything_and_the_job_can_be_resumed(scanomaly: Scanomaly
     assert nothing_is_left(scanomaly.home)
     before = scanomaly.json("status", job)
     assert before["state"] == "embedding"
-    status = scanomaly.json("run", "--resume", job)
-    assert (status["state"], status["scans"]["embedded"]) == ("done", 24)
+    gone = max((scans / "no").iterdir())
+    gone.unlink()
+    status = scanomaly.json("run", "--resume", job, code=3)
+    assert (status["state"], status["scans"]["embedded"], status["scans"]["failed"]) == ("done", 23, 1)
+    failures = rows(Path(status["report"]) / "failures.csv")
+    assert [(row["path"], row["kind"]) for row in failures] == [(f"no/{gone.name}", "missing")]
 
 
 def test_a_worker_ends_with_the_command_that_started_it(scanomaly: Scanomaly, drawn: Path) -> None:
@@ -256,7 +253,7 @@ def test_retry_embeds_what_failed_and_writes_the_report_again(served: Scanomaly,
 def test_on_redis_and_postgresql(home: Path, drawn: Path, postgres_url: str, redis_url: str) -> None:
     user = Scanomaly(home, SCANOMALY_BROKER_URL=redis_url, SCANOMALY_STORE_URL=postgres_url)
     job = user("submit", drawn, *OFFLINE, "--batch-size", "5").stdout.strip()
-    with user.started("worker"), user.started("worker"):
+    with user.started("worker"):
         status = user.json("watch", job)
     assert (status["state"], status["scans"]["embedded"]) == ("done", 24)
     assert not (home / "broker").exists()

@@ -116,7 +116,7 @@ def test_nohup_is_kept(scanomaly: Scanomaly, drawn: Path) -> None:
             assert pid is not None
             os.kill(pid, signal.SIGHUP)
         job = scanomaly("submit", drawn, *OFFLINE).stdout.strip()
-        scanomaly.wait(job, lambda status: status["scans"]["embedded"] > 0)
+        scanomaly.wait(job, lambda status: status.scans.embedded > 0)
         assert process.poll() is None
         assert process_of(scanomaly.home, "scanomaly.worker.consume") == consumer
     finally:

@@ -188,7 +188,7 @@ def test_a_submission_outlives_a_service_that_is_killed_and_ends_with_one_that_i
     assert document["submitting"]
     process.send_signal(number)
     process.wait(HANGS)
-    status = user.wait(document["job"], lambda status: not status["submitting"])
+    status = user.wait(document["job"], lambda status: not status.submitting)
     if number == signal.SIGKILL:
         assert (status["state"], status["scans"]["total"]) == ("embedding", 100_000)
     else:
