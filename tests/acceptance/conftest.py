@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import jsonschema
 import pytest
@@ -21,6 +23,7 @@ from PIL import Image
 
 from scanomaly.models.settings import Settings
 from scanomaly.models.store import Store
+from scanomaly.producer.cli import main
 from scanomaly.producer.status import JobStatus, job_status
 
 from ..waiting import HANGS, until
@@ -60,6 +63,24 @@ class Scanomaly:
         assert done.returncode == code, shown
         assert "Traceback" not in done.stdout + done.stderr, shown
         return done
+
+    def here(self, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command in this process: the start of another takes longer than most commands."""
+        streams = [TextIOWrapper(BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+        with (
+            patch.dict(os.environ, self.environment, clear=True),
+            redirect_stdout(streams[0]),
+            redirect_stderr(streams[1]),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main([*map(str, arguments)])
+        for stream in streams:
+            stream.seek(0)
+        stdout, stderr = (stream.read() for stream in streams)
+        shown = f"scanomaly {' '.join(map(str, arguments))}: exit code {ended.value.code}\n{stdout}\n{stderr}"
+        assert ended.value.code == code, shown
+        assert "Traceback" not in stdout + stderr, shown
+        return subprocess.CompletedProcess(arguments, code, stdout, stderr)
 
     def json(self, *arguments: str | Path, code: int = 0) -> dict[str, Any]:
         """Run a command with --json: its standard output is one document and nothing else."""
@@ -107,8 +128,7 @@ class Scanomaly:
     def wait(self, job: str, reached: Callable[[JobStatus], bool]) -> dict[str, Any]:
         """Wait for a job to be so. In the store: a command for every look would take the workers' time."""
         with self.store() as store:
-            until(lambda: job_status(store, job), job, reached)
-        return self.json("status", job)
+            return until(lambda: job_status(store, job), job, reached).to_json()
 
     def alive(self) -> dict[int, str]:
         """The workers whose hearts beat: device by process id."""
@@ -120,8 +140,9 @@ class Scanomaly:
 
     def job(self, source: Path, *options: str | Path, code: int = 0) -> dict[str, Any]:
         """Submit a job, and watch it to its end: for tests that have a worker running."""
-        done = self("submit", source, *options)
-        return self.json("watch", done.stdout.strip(), code=code)
+        job = self.here("submit", source, *options).stdout.strip()
+        document: dict[str, Any] = json.loads(self.here("watch", job, "--json", code=code).stdout)
+        return document
 
 
 @pytest.fixture

@@ -54,14 +54,20 @@ def error_line(stderr: str) -> str:
     ],
 )
 def test_an_error_is_one_line(
-    scanomaly: Scanomaly, tmp_path: Path, arguments: list[str], code: int, words: str
+    scanomaly: Scanomaly,
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for folder in ("empty", "full"):
         (tmp_path / folder).mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")
     write_image(tmp_path / "unlabelled" / "a.png")
     write_image(tmp_path / "good" / "normal" / "a.png")
-    done = scanomaly(*arguments, code=code, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = scanomaly.here(*arguments, code=code)
     assert words in error_line(done.stderr)
     assert done.stdout == ""
 
@@ -90,21 +96,6 @@ def test_a_service_that_is_not_there_is_69(home: Path, drawn: Path, command: str
     line = error_line(user(command, *arguments, code=69).stderr)
     assert variable in line
     assert "secret" not in line
-
-
-def test_a_job_is_submitted_without_a_broker_and_done_when_there_is_one(home: Path, drawn: Path) -> None:
-    away = Scanomaly(home, SCANOMALY_BROKER_URL="redis://ann:secret@127.0.0.1:1/0")
-    done = away("submit", drawn, *OFFLINE)
-    job = done.stdout.strip()
-    assert f"Note: job {job} is stored, and the workers hear of it when the broker is back" in done.stderr
-    assert "secret" not in done.stderr
-    user = Scanomaly(home)
-    assert user.json("status", job)["stalled"]
-    with user.started("worker"):
-        assert user.json("watch", job)["state"] == "done"
-    (worker,) = user.json("workers")["workers"]
-    assert worker["state"] == "stopped"
-    user("workers", "--here", code=1)
 
 
 @pytest.fixture(scope="session")
@@ -186,21 +177,33 @@ def test_a_submission_is_stopped(scanomaly: Scanomaly, many: Path, number: signa
     assert "was never whole: submit it again" in error_line(scanomaly("retry", job, code=1).stderr)
 
 
-def test_a_paused_job_waits_while_another_is_done(scanomaly: Scanomaly, drawn: Path) -> None:
-    job = scanomaly("submit", drawn, *OFFLINE, "--priority", "high").stdout.strip()
-    status = scanomaly.json("pause", job)
+def test_a_paused_job_waits_while_one_that_was_submitted_without_a_broker_is_done(home: Path, drawn: Path) -> None:
+    user = Scanomaly(home)
+    paused = user("submit", drawn, *OFFLINE, "--priority", "high").stdout.strip()
+    status = user.json("pause", paused)
     assert (status["state"], status["priority"]) == ("paused", "high")
-    assert "only a job that is being embedded" in scanomaly("pause", job, code=1).stderr
-    assert "takes it up again" in scanomaly("status", job).stdout
-    with scanomaly.started("worker"):
-        scanomaly.job(drawn, *OFFLINE, "--priority", "low")
-        status = scanomaly.json("status", job)
+    assert "only a job that is being embedded" in user("pause", paused, code=1).stderr
+    assert "takes it up again" in user("status", paused).stdout
+
+    away = Scanomaly(home, SCANOMALY_BROKER_URL="redis://ann:secret@127.0.0.1:1/0")
+    done = away("submit", drawn, *OFFLINE, "--priority", "low")
+    job = done.stdout.strip()
+    assert f"Note: job {job} is stored, and the workers hear of it when the broker is back" in done.stderr
+    assert "secret" not in done.stderr
+    assert user.json("status", job)["stalled"]
+
+    with user.started("worker"):
+        assert user.json("watch", job)["state"] == "done"
+        status = user.json("status", paused)
         assert (status["state"], status["scans"]["embedded"], status["stalled"]) == ("paused", 0, False)
         # A worker may be done with it before the command looks: it has no content that is new.
-        assert scanomaly.json("resume", job)["state"] in ("embedding", "scoring", "done")
-        assert scanomaly.json("watch", job)["state"] == "done"
-        assert scanomaly.json("resume")["calls_sent"] == 0
-    assert "is done: `scanomaly retry" in scanomaly("resume", job, code=1).stderr
+        assert user.json("resume", paused)["state"] in ("embedding", "scoring", "done")
+        assert user.json("watch", paused)["state"] == "done"
+        assert user.json("resume")["calls_sent"] == 0
+    assert "is done: `scanomaly retry" in user("resume", paused, code=1).stderr
+    (worker,) = user.json("workers")["workers"]
+    assert worker["state"] == "stopped"
+    user("workers", "--here", code=1)
 
 
 def test_the_store_is_checked_and_upgraded(scanomaly: Scanomaly) -> None:
@@ -261,12 +264,6 @@ def test_a_finished_job_is_shown_to_a_person(done_job: tuple[Scanomaly, str]) ->
     assert "24 embedded, 0 failed, 0 to go" in text
     assert job in user("jobs", "--limit", "99").stdout
     assert re.search(r"^Scans  ", user("watch", job).stdout, re.M)
-
-
-def test_doctor_tells_what_works(done_job: tuple[Scanomaly, str]) -> None:
-    user, _ = done_job
-    text = user("doctor", *OFFLINE).stdout
-    assert re.findall(r"^ok +(\w+)", text, re.M) == ["disk", "store", "broker", "worker", "device", "encoder"]
 
 
 def test_the_readme_names_every_command_and_exit_code(scanomaly: Scanomaly) -> None:

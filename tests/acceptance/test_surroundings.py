@@ -1,5 +1,6 @@
 """Where and how the command line is started: the current folder and the environment of other programs."""
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -63,7 +64,8 @@ def test_nothing_is_imported_from_the_current_folder(
     assert not list((home / "logs").iterdir())
     user("score", job, "--scorer", "knn")
     user("export", job, "--vectors", "npy", "--out", tmp_path / "vectors")
-    user("doctor", *OFFLINE)
+    told = user("doctor", *OFFLINE).stdout
+    assert re.findall(r"^ok +(\w+)", told, re.M) == ["disk", "store", "broker", "worker", "device", "encoder"]
     with user.serving("--root", drawn) as url:
         submitted = user("submit", drawn, *OFFLINE, "--server", url).stdout.strip()
     assert user.json("status", submitted)["state"] == "embedding"
