@@ -35,6 +35,9 @@ _SCHEMAS = {
     "report": _ROOT / "docs" / "report.schema.json",
 }
 OFFLINE = ("--encoder", "efficientnet_lite0")
+PLUGIN = {"PYTHONPATH": str(_ROOT / "tests" / "chaos" / "plugin")}
+LIGHT = ("--encoder", "chaos")
+"""That plugin's, which needs no torch: where a test is about what is around an encoder."""
 
 
 class Scanomaly:
@@ -148,6 +151,12 @@ class Scanomaly:
 @pytest.fixture
 def scanomaly(home: Path) -> Scanomaly:
     return Scanomaly(home)
+
+
+@pytest.fixture
+def light(home: Path) -> Scanomaly:
+    """A user of the encoder LIGHT."""
+    return Scanomaly(home, **PLUGIN)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from scanomaly.producer.sample import NAME as SAMPLE
 
 from ..waiting import HANGS
-from .conftest import COMMAND, OFFLINE, Scanomaly, check_schema, write_image
+from .conftest import COMMAND, LIGHT, OFFLINE, PLUGIN, Scanomaly, check_schema, write_image
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -178,15 +178,15 @@ def test_a_submission_is_stopped(scanomaly: Scanomaly, many: Path, number: signa
 
 
 def test_a_paused_job_waits_while_one_that_was_submitted_without_a_broker_is_done(home: Path, drawn: Path) -> None:
-    user = Scanomaly(home)
-    paused = user("submit", drawn, *OFFLINE, "--priority", "high").stdout.strip()
+    user = Scanomaly(home, **PLUGIN)
+    paused = user("submit", drawn, *LIGHT, "--priority", "high").stdout.strip()
     status = user.json("pause", paused)
     assert (status["state"], status["priority"]) == ("paused", "high")
     assert "only a job that is being embedded" in user("pause", paused, code=1).stderr
     assert "takes it up again" in user("status", paused).stdout
 
-    away = Scanomaly(home, SCANOMALY_BROKER_URL="redis://ann:secret@127.0.0.1:1/0")
-    done = away("submit", drawn, *OFFLINE, "--priority", "low")
+    away = Scanomaly(home, SCANOMALY_BROKER_URL="redis://ann:secret@127.0.0.1:1/0", **PLUGIN)
+    done = away("submit", drawn, *LIGHT, "--priority", "low")
     job = done.stdout.strip()
     assert f"Note: job {job} is stored, and the workers hear of it when the broker is back" in done.stderr
     assert "secret" not in done.stderr

@@ -7,25 +7,26 @@ from pathlib import Path
 import pytest
 
 from ..waiting import until
-from .conftest import OFFLINE, Scanomaly, nothing_is_left
+from .conftest import LIGHT, Scanomaly, nothing_is_left
 
 
 def log(scanomaly: Scanomaly) -> str:
     return (scanomaly.home / "started.log").read_text()
 
 
-def test_one_command_is_a_worker_on_each_device(scanomaly: Scanomaly, drawn: Path) -> None:
-    with scanomaly.started("worker", "--devices", "cpu,cpu") as command:
-        until(lambda: sorted(scanomaly.alive().values()) == ["cpu", "cpu"])
-        killed, other = scanomaly.alive()
+def test_one_command_is_a_worker_on_each_device(light: Scanomaly, drawn: Path) -> None:
+    with light.started("worker", "--devices", "cpu,cpu") as command:
+        until(lambda: sorted(light.alive().values()) == ["cpu", "cpu"])
+        killed, other = light.alive()
         os.kill(killed, signal.SIGKILL)
-        until(lambda: len(scanomaly.alive().keys() - {killed}) == 2)
-        assert other in scanomaly.alive()
-        assert "the worker on cpu was killed by SIGKILL: another is started in 1 s" in log(scanomaly)
-        assert scanomaly.job(drawn, *OFFLINE, "--batch-size", "3")["scans"]["embedded"] == 24
+        until(lambda: len(light.alive().keys() - {killed}) == 2)
+        assert other in light.alive()
+        assert "the worker on cpu was killed by SIGKILL: another is started in 1 s" in log(light)
+        job = light("submit", drawn, *LIGHT, "--batch-size", "3").stdout.strip()
+        assert light.json("watch", job)["scans"]["embedded"] == 24
     assert command.returncode == 0
-    assert log(scanomaly).count("has stopped") == 2
-    assert nothing_is_left(scanomaly.home)
+    assert log(light).count("has stopped") == 2
+    assert nothing_is_left(light.home)
 
 
 def test_a_device_that_is_not_there_leaves_the_others_to_work(scanomaly: Scanomaly) -> None:

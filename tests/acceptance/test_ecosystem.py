@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from ..waiting import HANGS, until
-from .conftest import COMMAND, OFFLINE, Scanomaly
+from .conftest import COMMAND, LIGHT, PLUGIN, Scanomaly
 
 CELERY = str(Path(COMMAND).with_name("celery"))
 APP = ("-A", "scanomaly.worker.app")
@@ -25,7 +25,7 @@ TASKS = {"scanomaly.aggregate", "scanomaly.embed"}
 def user(redis_url: str) -> Iterator[Scanomaly]:
     """A user whose worker takes its calls from Redis itself."""
     with tempfile.TemporaryDirectory(prefix="scanomaly-") as folder:
-        user = Scanomaly(Path(folder), SCANOMALY_BROKER_URL=redis_url)
+        user = Scanomaly(Path(folder), SCANOMALY_BROKER_URL=redis_url, **PLUGIN)
         with user.started("worker"):
             yield user
 
@@ -78,7 +78,7 @@ def get(url: str) -> Any:
 
 
 def test_celery_inspect_answers(user: Scanomaly, name: str, drawn: Path, redis_url: str) -> None:
-    user.job(drawn, *OFFLINE)
+    user("watch", user("submit", drawn, *LIGHT).stdout.strip())
     # From this one, however long it takes: of all, an answer would have to come within a second.
     this = ("--destination", name, "--timeout", str(HANGS))
     assert celery(user, "--broker", redis_url, "inspect", "ping", *this) == {name: {"ok": "pong"}}
@@ -89,7 +89,7 @@ def test_celery_inspect_answers(user: Scanomaly, name: str, drawn: Path, redis_u
 def test_flower_shows_the_worker_and_its_tasks(user: Scanomaly, name: str, drawn: Path) -> None:
     with flower(user) as address:
         until(lambda: get(f"{address}/api/workers?status=true"), "the worker", lambda found: found == {name: True})
-        job = user.job(drawn, *OFFLINE)["job"]
+        job = user("submit", drawn, *LIGHT).stdout.strip()
         tasks = until(
             lambda: get(f"{address}/api/tasks").values(),
             "both tasks",
@@ -103,7 +103,7 @@ def test_flower_shows_the_worker_and_its_tasks(user: Scanomaly, name: str, drawn
 def test_a_worker_that_is_shut_down_from_afar_loses_nothing(user: Scanomaly, name: str, drawn: Path) -> None:
     stats = ("inspect", "stats", "--destination", name)
     before = celery(user, *APP, *stats, "--timeout", str(HANGS))[name]["pid"]
-    job = user("submit", drawn, *OFFLINE, "--batch-size", "1").stdout.strip()
+    job = user("submit", drawn, *LIGHT, "--batch-size", "1").stdout.strip()
     celery(user, *APP, "control", "shutdown")
     assert user.json("watch", job)["scans"]["embedded"] == 24
     until(

@@ -18,7 +18,7 @@ from scanomaly.models.states import JobState
 
 from ..conftest import missing
 from ..waiting import HANGS, until
-from .conftest import OFFLINE, BrainMri, Scanomaly, check_schema, nothing_is_left, processes_of, write_image
+from .conftest import LIGHT, OFFLINE, BrainMri, Scanomaly, check_schema, nothing_is_left, processes_of, write_image
 
 REPORT_FILES = {
     "report.html",
@@ -176,18 +176,18 @@ def test_a_list_on_standard_input(served: Scanomaly, scans: Path) -> None:
     assert status["root"] == str(scans)
 
 
-def test_submit_worker_and_status_are_three_terminals(scanomaly: Scanomaly, drawn: Path) -> None:
-    job = scanomaly("submit", drawn, *OFFLINE, "--batch-size", "3").stdout
+def test_submit_worker_and_status_are_three_terminals(light: Scanomaly, drawn: Path) -> None:
+    job = light("submit", drawn, *LIGHT, "--batch-size", "3").stdout
     assert job == job.strip() + "\n"
-    check_schema(scanomaly.json("status", job.strip()), "status")
-    with scanomaly.started("worker") as first:
-        with scanomaly.started("worker"):
-            status = scanomaly.wait(job.strip(), lambda status: status.state == JobState.DONE)
+    check_schema(light.json("status", job.strip()), "status")
+    with light.started("worker") as first:
+        with light.started("worker"):
+            status = light.wait(job.strip(), lambda status: status.state == JobState.DONE)
         check_schema(status, "status")
         assert (status["scans"]["embedded"], status["exit_code"]) == (24, 0)
         assert first.poll() is None
     assert first.returncode == 0
-    assert nothing_is_left(scanomaly.home)
+    assert nothing_is_left(light.home)
 
 
 def running_batches(home: Path) -> list[str]:

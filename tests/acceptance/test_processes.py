@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import COMMAND, OFFLINE, Scanomaly, nothing_is_left, write_image
+from .conftest import COMMAND, LIGHT, OFFLINE, Scanomaly, nothing_is_left, write_image
 
 _BROKEN = """
 import os, sys
@@ -95,12 +95,12 @@ def test_a_closed_terminal_ends_a_command_and_all_that_it_started(
     assert nothing_is_left(scanomaly.home)
 
 
-def test_nohup_is_kept(scanomaly: Scanomaly, drawn: Path) -> None:
-    log = scanomaly.home / "nohup.log"
+def test_nohup_is_kept(light: Scanomaly, drawn: Path) -> None:
+    log = light.home / "nohup.log"
     with open(log, "w") as file:
         process = subprocess.Popen(
             ["nohup", COMMAND, "worker"],
-            env=scanomaly.environment,
+            env=light.environment,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -109,16 +109,16 @@ def test_nohup_is_kept(scanomaly: Scanomaly, drawn: Path) -> None:
         )
     try:
         until(lambda: " ready." in log.read_text())
-        consumer = process_of(scanomaly.home, "scanomaly.worker.consume")
+        consumer = process_of(light.home, "scanomaly.worker.consume")
         os.killpg(process.pid, signal.SIGHUP)
         for module in ("scanomaly.worker", "scanomaly.worker.consume"):
-            pid = process_of(scanomaly.home, module)
+            pid = process_of(light.home, module)
             assert pid is not None
             os.kill(pid, signal.SIGHUP)
-        job = scanomaly("submit", drawn, *OFFLINE).stdout.strip()
-        scanomaly.wait(job, lambda status: status.scans.embedded > 0)
+        job = light("submit", drawn, *LIGHT).stdout.strip()
+        light.wait(job, lambda status: status.scans.embedded > 0)
         assert process.poll() is None
-        assert process_of(scanomaly.home, "scanomaly.worker.consume") == consumer
+        assert process_of(light.home, "scanomaly.worker.consume") == consumer
     finally:
         process.terminate()
         assert process.wait(60) == 0

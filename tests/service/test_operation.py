@@ -15,7 +15,7 @@ from scanomaly.models.settings import Settings
 from scanomaly.models.store import Store
 from scanomaly.producer.server.metrics import make_registry
 
-from ..acceptance.conftest import COMMAND, OFFLINE, Scanomaly, nothing_is_left
+from ..acceptance.conftest import COMMAND, LIGHT, OFFLINE, PLUGIN, Scanomaly, nothing_is_left
 from ..chaos.servers import Postgres
 from ..contract.test_lists import add, embed
 from ..deployment.servers import RedisServer
@@ -133,11 +133,11 @@ def test_a_job_that_is_submitted_while_the_broker_is_away_is_done_when_it_is_bac
     with RedisServer() as redis:
         url = f"redis://127.0.0.1:{redis.port}/0"
         redis.stop()
-        with serving(home, drawn.parent, SCANOMALY_BROKER_URL=url) as service:
-            job = service.submit(drawn, 201)["job"]
+        with serving(home, drawn.parent, SCANOMALY_BROKER_URL=url, **PLUGIN) as service:
+            job = service.submit(drawn, 201, encoder=LIGHT[1])["job"]
             assert service.ask("GET", f"/api/v1/jobs/{job}", 200).json()["stalled"]
             redis.start()
-            user = Scanomaly(home, SCANOMALY_BROKER_URL=url)
+            user = Scanomaly(home, SCANOMALY_BROKER_URL=url, **PLUGIN)
             with user.started("worker"):
                 assert user.json("watch", job, "--server", service.url)["state"] == "done"
 
