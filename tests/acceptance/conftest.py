@@ -85,6 +85,11 @@ class Scanomaly:
         assert "Traceback" not in stdout + stderr, shown
         return subprocess.CompletedProcess(arguments, code, stdout, stderr)
 
+    def look(self, *arguments: str | Path, code: int = 0) -> dict[str, Any]:
+        """What a command in this process prints as JSON."""
+        document: dict[str, Any] = json.loads(self.here(*arguments, "--json", code=code).stdout)
+        return document
+
     def json(self, *arguments: str | Path, code: int = 0) -> dict[str, Any]:
         """Run a command with --json: its standard output is one document and nothing else."""
         document: dict[str, Any] = json.loads(self(*arguments, "--json", code=code).stdout)
@@ -144,8 +149,7 @@ class Scanomaly:
     def job(self, source: Path, *options: str | Path, code: int = 0) -> dict[str, Any]:
         """Submit a job, and watch it to its end: for tests that have a worker running."""
         job = self.here("submit", source, *options).stdout.strip()
-        document: dict[str, Any] = json.loads(self.here("watch", job, "--json", code=code).stdout)
-        return document
+        return self.look("watch", job, code=code)
 
 
 @pytest.fixture

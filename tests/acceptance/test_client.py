@@ -153,7 +153,7 @@ def test_the_commands_ask_the_service(served: Scanomaly, home: Path, url: str, d
     watched = away.json("watch", job)
     check_schema(watched, "status")
     assert watched["state"] == "done"
-    assert away.json("status", job) == served.json("status", job)
+    assert away.json("status", job) == served.look("status", job)
     assert away.json("jobs", "--limit", "1")["jobs"] == [watched]
     assert "alive" in away("workers").stdout
     assert "there is nothing to cancel" in away("cancel", job, code=1).stderr
@@ -162,7 +162,7 @@ def test_the_commands_ask_the_service(served: Scanomaly, home: Path, url: str, d
     assert away.json("score", job, "--headline", "centroid")["scorers"] == ["centroid", "knn"]
     fetched = Path(away("report", job).stdout.strip())
     assert fetched == home / "reports" / job
-    theirs = Path(served.json("report", job)["report"])
+    theirs = Path(served.look("report", job)["report"])
     for name in (file.name for file in theirs.iterdir()):
         assert (fetched / name).read_bytes() == (theirs / name).read_bytes()
     (home / "mine").mkdir()
@@ -227,11 +227,11 @@ def test_the_script_of_the_readme_submits_polls_and_fetches_the_scores(
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"job \w+ is done\n", done.stdout)
     job = done.stdout.split()[1]
-    report = served.json("status", job)["report"]
+    report = served.look("status", job)["report"]
     assert (tmp_path / "scores.csv").read_bytes() == (Path(report) / "scores.csv").read_bytes()
 
 
 def test_the_commands_json_is_the_services(served: Scanomaly, url: str, drawn: Path) -> None:
     job = served.job(drawn, *OFFLINE)["job"]
     got = subprocess.run(["curl", "-sS", f"{url}/api/v1/jobs/{job}"], capture_output=True, check=True).stdout
-    assert json.loads(got) == served.json("status", job)
+    assert json.loads(got) == served.look("status", job)

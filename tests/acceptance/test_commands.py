@@ -190,15 +190,15 @@ def test_a_paused_job_waits_while_one_that_was_submitted_without_a_broker_is_don
     job = done.stdout.strip()
     assert f"Note: job {job} is stored, and the workers hear of it when the broker is back" in done.stderr
     assert "secret" not in done.stderr
-    assert user.json("status", job)["stalled"]
+    assert user.look("status", job)["stalled"]
 
     with user.started("worker"):
-        assert user.json("watch", job)["state"] == "done"
-        status = user.json("status", paused)
+        assert user.look("watch", job)["state"] == "done"
+        status = user.look("status", paused)
         assert (status["state"], status["scans"]["embedded"], status["stalled"]) == ("paused", 0, False)
         # A worker may be done with it before the command looks: it has no content that is new.
         assert user.json("resume", paused)["state"] in ("embedding", "scoring", "done")
-        assert user.json("watch", paused)["state"] == "done"
+        assert user.look("watch", paused)["state"] == "done"
         assert user.json("resume")["calls_sent"] == 0
     assert "is done: `scanomaly retry" in user("resume", paused, code=1).stderr
     (worker,) = user.json("workers")["workers"]

@@ -33,7 +33,7 @@ def user(redis_url: str) -> Iterator[Scanomaly]:
 @pytest.fixture(scope="module")
 def name(user: Scanomaly) -> str:
     """What Celery calls the worker, which answers."""
-    (worker,) = until(lambda: user.json("workers")["workers"], "a worker")
+    (worker,) = until(lambda: user.look("workers")["workers"], "a worker")
     name = f"scanomaly@{worker['name']}"
     until(lambda: celery(user, *APP, "inspect", "ping"), "an answer", lambda found: name in found)
     return name

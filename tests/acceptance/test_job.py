@@ -171,7 +171,7 @@ def test_one_normal_content_is_scored_in_sample_and_said(served: Scanomaly, scan
 def test_a_list_on_standard_input(served: Scanomaly, scans: Path) -> None:
     paths = "\n".join(str(file) for file in sorted(scans.rglob("*.png"))[6:18])
     job = served("submit", "-", *OFFLINE, input=paths).stdout.strip()
-    status = served.json("watch", job)
+    status = served.look("watch", job)
     assert status["scans"]["total"] == 12
     assert status["root"] == str(scans)
 
@@ -179,7 +179,7 @@ def test_a_list_on_standard_input(served: Scanomaly, scans: Path) -> None:
 def test_submit_worker_and_status_are_three_terminals(light: Scanomaly, drawn: Path) -> None:
     job = light("submit", drawn, *LIGHT, "--batch-size", "3").stdout
     assert job == job.strip() + "\n"
-    check_schema(light.json("status", job.strip()), "status")
+    check_schema(light.look("status", job.strip()), "status")
     with light.started("worker") as first:
         with light.started("worker"):
             status = light.wait(job.strip(), lambda status: status.state == JobState.DONE)
@@ -210,7 +210,7 @@ def test_ctrl_c_stops_everything_and_the_job_can_be_resumed(scanomaly: Scanomaly
         f"scanomaly: stopped; the job stays, and `scanomaly run --resume {job}` or any worker finishes it"
     )
     assert nothing_is_left(scanomaly.home)
-    before = scanomaly.json("status", job)
+    before = scanomaly.look("status", job)
     assert before["state"] == "embedding"
     gone = max((scans / "no").iterdir())
     gone.unlink()
@@ -231,7 +231,7 @@ def test_a_worker_ends_with_the_command_that_started_it(scanomaly: Scanomaly, dr
 def test_a_cancelled_job_gets_no_further(scanomaly: Scanomaly, drawn: Path) -> None:
     job = scanomaly("submit", drawn, *OFFLINE).stdout.strip()
     assert scanomaly.json("cancel", job)["state"] == "cancelled"
-    assert scanomaly.json("watch", job, code=5)["exit_code"] == 5
+    assert scanomaly.look("watch", job, code=5)["exit_code"] == 5
     assert "was cancelled" in scanomaly("watch", job, code=5).stderr
     assert "submit it again" in scanomaly("retry", job, code=1).stderr
     assert "cancelled" in scanomaly("run", "--resume", job, code=1).stderr
@@ -243,7 +243,7 @@ def test_retry_embeds_what_failed_and_writes_the_report_again(served: Scanomaly,
     job = served.job(scans, *OFFLINE, code=3)["job"]
     shutil.copy(drawn / "yes" / broken.name, broken)
     assert served.json("retry", job)["scans"]["failed"] == 0
-    status = served.json("watch", job)
+    status = served.look("watch", job)
     assert status["scans"]["failed"] == 0
     assert len(rows(Path(status["report"]) / "scores.csv")) == 24
     assert rows(Path(status["report"]) / "failures.csv") == []
@@ -254,7 +254,7 @@ def test_on_redis_and_postgresql(home: Path, drawn: Path, postgres_url: str, red
     user = Scanomaly(home, SCANOMALY_BROKER_URL=redis_url, SCANOMALY_STORE_URL=postgres_url)
     job = user("submit", drawn, *OFFLINE, "--batch-size", "5").stdout.strip()
     with user.started("worker"):
-        status = user.json("watch", job)
+        status = user.look("watch", job)
     assert (status["state"], status["scans"]["embedded"]) == ("done", 24)
     assert not (home / "broker").exists()
     assert not (home / "store.sqlite").exists()

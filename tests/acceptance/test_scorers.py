@@ -229,12 +229,12 @@ def test_groups_stay_together(scanomaly: Scanomaly, brain_job: BrainMri, brain_m
 
 def test_a_done_job_gets_more_scorers(done_job: tuple[Scanomaly, str]) -> None:
     user, job = done_job
-    before = user.json("status", job)["result"]
+    before = user.look("status", job)["result"]
     ranked = user.json("score", job, "--scorer", "knn,mahalanobis", "--headline", "knn")
     assert ranked["scorers"] == ["knn", "centroid", "mahalanobis"]
     text = user("score", job, "--headline", "centroid").stdout
     assert "Other scorers   AUROC leave-one-out: knn " in text
-    status = user.json("status", job)
+    status = user.look("status", job)
     result = status["result"]
     assert list(result["scorers"]) == ["centroid", "knn", "mahalanobis"]
     assert result["auroc"] == before["auroc"]
