@@ -40,6 +40,12 @@ def missing(what: str) -> NoReturn:
     pytest.skip(f"missing: {what}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest come first: begun last, one of them would be waited for alone."""
+    longest = ("chaos", "acceptance")
+    items.sort(key=lambda item: not any(part in longest for part in item.path.parts))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_process_is_left() -> Iterator[None]:
     """Autouse, and so the first fixture to begin and the last to end."""

@@ -230,6 +230,8 @@ def test_groups_stay_together(scanomaly: Scanomaly, brain_job: BrainMri, brain_m
 def test_a_done_job_gets_more_scorers(done_job: tuple[Scanomaly, str]) -> None:
     user, job = done_job
     before = user.look("status", job)["result"]
+    added = user.look("score", job, "--scorer", "mahalanobis")
+    assert added["scorers"] == ["centroid", "mahalanobis"]
     ranked = user.json("score", job, "--scorer", "knn,mahalanobis", "--headline", "knn")
     assert ranked["scorers"] == ["knn", "centroid", "mahalanobis"]
     text = user("score", job, "--headline", "centroid").stdout

@@ -3,8 +3,10 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from scanomaly.models.settings import Settings
 from scanomaly.models.store import Store
+from scanomaly.worker.aggregate import Aggregator
 
 from ..filled import fill
 from ..waiting import HANGS
@@ -39,8 +42,10 @@ def becoming_another() -> tuple[str, ...]:
     """What turns root into `{user}`. Who may not enter where Python is installed, as in root's own home, has to be
     let read everything: but not write."""
     plain = ("setpriv", "--reuid={user}", "--regid={user}", "--clear-groups")
-    tried = [*(part.format(user=_READER) for part in plain), COMMAND, "--version"]
-    if subprocess.run(tried, capture_output=True, timeout=HANGS, check=False).returncode == 0:
+    # The system's own Python may stand in for the one that they cannot enter.
+    tried = [*(part.format(user=_READER) for part in plain), sys.executable, "-c", "import sys; print(sys.version)"]
+    done = subprocess.run(tried, capture_output=True, text=True, timeout=HANGS, check=False)
+    if done.stdout.strip() == sys.version:
         return plain
     return (*plain, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
 
@@ -67,20 +72,32 @@ def test_who_only_looks_does_not_lock_the_owner_out(home: Path) -> None:
     os.chown(home, _OWNER, _OWNER)
     home.chmod(0o777)  # the reader could make files there: what a shared folder is like
     assert typed(home, "store", "upgrade", user=_OWNER).returncode == 0
-    job = "d0e0000001"
-    fill(f"sqlite:///{home}/store.sqlite", home / "reports" / job, 4, 8, job_id=job)
-    for path in [home, *home.rglob("*")]:
-        os.chown(path, _OWNER, _OWNER)
-    before = {path for path in home.rglob("*") if "store.sqlite-" not in path.name}
-    looking = [("status", job), ("jobs",), ("workers",), ("store", "check"), ("report", job), ("watch", job)]
     elsewhere = home.parent / "elsewhere"
     elsewhere.mkdir()
     elsewhere.chmod(0o777)
-    for arguments in [*looking, ("export", job, "--out", elsewhere / "vectors"), ("doctor", *OFFLINE)]:
+    job = "d0e0000001"
+    fill(f"sqlite:///{home}/store.sqlite", home / "reports" / job, 4, 8, job_id=job)
+    settings = Settings(home=home)
+    with closing(Store.open(settings)) as store:
+        Aggregator(store, settings).aggregate(job, "w1")
+    for path in [home, *home.rglob("*")]:
+        os.chown(path, _OWNER, _OWNER)
+    for number in range(4):
+        write_image(elsewhere / "no" / f"{number}.png", size=(64 + number, 64))
+    done = typed(home, "submit", elsewhere, *OFFLINE, user=_OWNER)
+    assert done.returncode == 0, done.stderr
+    waiting = done.stdout.strip()
+    before = {path for path in home.rglob("*") if "store.sqlite-" not in path.name}
+    looking = [("status", job), ("jobs",), ("workers",), ("store", "check"), ("report", job), ("watch", job)]
+    for arguments in [
+        *looking,
+        ("export", job, "--vectors", "npy", "--out", elsewhere / "vectors"),
+        ("doctor", *OFFLINE),
+    ]:
         done = typed(home, *arguments, user=_READER)
         assert done.returncode == 0, done.stderr
-        assert job in done.stdout or arguments[0] in ("workers", "store", "doctor"), done.stdout
-    refused = typed(home, "cancel", job, user=_READER)
+        assert job in done.stdout or arguments[0] in ("workers", "store", "export", "doctor"), done.stdout
+    refused = typed(home, "cancel", waiting, user=_READER)
     assert refused.returncode == 1
     assert refused.stderr.startswith("scanomaly: the store ")
     assert "may only be read here" in refused.stderr
@@ -88,7 +105,7 @@ def test_who_only_looks_does_not_lock_the_owner_out(home: Path) -> None:
     left = set(home.rglob("*"))
     assert {path for path in left if path.stat().st_uid == _READER} == set()
     assert {path for path in left if "store.sqlite-" not in path.name} == before
-    done = typed(home, "cancel", job, user=_OWNER)
+    done = typed(home, "cancel", waiting, user=_OWNER)
     assert done.returncode == 0, done.stderr
 
 

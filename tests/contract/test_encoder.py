@@ -14,6 +14,7 @@ import open_clip
 import pytest
 import timm
 import torch
+from open_clip import factory
 from PIL import Image
 
 from scanomaly.models.encoders import OFFLINE_ENCODER, EncoderSpec, parse_encoder
@@ -48,6 +49,8 @@ _MODELS = {
 }
 """As open_clip's ViT-B-32 and RN50 in all but their widths and layers: 40 MB instead of 600 for each copy."""
 MODEL, RESIDUAL = _MODELS
+TAGGED, TAG = "MobileCLIP2-S0", "dfndr2b"
+"""A small model with a tag that has its own constants and interpolation."""
 
 
 def draw(folder: Path, count: int) -> list[Path]:
@@ -91,11 +94,15 @@ def check_batching(encoder: Encoder, tensors: list[torch.Tensor]) -> np.ndarray:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _models(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("models")
     for name, config in _MODELS.items():
         (folder / f"{name}.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder)
+    with pytest.MonkeyPatch.context() as patched:
+        # Nothing here asks for its sentences, which are most of its size.
+        patched.setitem(factory._MODEL_CONFIGS[TAGGED], "text_cfg", _TEXT)
+        yield
 
 
 def drawn_weights(folder: Path, model: str, seed: int) -> Path:
@@ -240,7 +247,7 @@ class TestOpenClip:
 def tag_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tag") / "open_clip_pytorch_model.bin"
     torch.manual_seed(3)
-    torch.save(open_clip.create_model("MobileCLIP2-S0").half().state_dict(), path)
+    torch.save(open_clip.create_model(TAGGED).half().state_dict(), path)
     return path
 
 
@@ -249,10 +256,9 @@ class TestTag:
 
     @pytest.fixture
     def spec(self, tag_weights: Path, monkeypatch: pytest.MonkeyPatch) -> EncoderSpec:
-        """A small model whose tag has its own constants and interpolation. test_hub fetches it from a hub."""
         monkeypatch.setattr(module, "fetch", lambda *_, **__: tag_weights)
         monkeypatch.setattr("open_clip.factory.download_pretrained", lambda *_, **__: str(tag_weights))
-        return parse_encoder("MobileCLIP2-S0/dfndr2b")
+        return parse_encoder(f"{TAGGED}/{TAG}")
 
     def test_equals_open_clips_own_loading(self, spec: EncoderSpec, drawn: list[Path]) -> None:
         model, _, preprocess = open_clip.create_model_and_transforms(spec.model, pretrained=spec.weights)
