@@ -1,6 +1,7 @@
 """Settings: frozen, and the only reader of the environment (`SCANOMALY_*`)."""
 
 import hashlib
+import ipaddress
 import os
 import re
 import tempfile
@@ -81,6 +82,8 @@ class Settings:
     """What the service wants of a client that may do all, or `sha256:` and that digest of it in hexadecimal."""
     api_read_token: str | None = field(default=None, repr=False)
     """The same of a client that may only look."""
+    api_proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose word is taken for who a client is, and whether it came over TLS."""
     api_roots: tuple[Path, ...] = ()
     """The folders below which the service takes scans from."""
     api_submits_per_minute: int = 30
@@ -116,6 +119,7 @@ class Settings:
             "server_url": _url,
             "api_token": str,
             "api_read_token": str,
+            "api_proxies": _networks,
             "api_roots": _folders,
             "api_submits_per_minute": _positive,
         }
@@ -249,6 +253,17 @@ def _folders(text: str) -> tuple[Path, ...]:
     if not folders or not all(folder.is_absolute() for folder in folders):
         raise ValueError(f"is not a list of absolute folders such as /scans{os.pathsep}/more")
     return tuple(folders)
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    """`127.0.0.1,10.0.0.0/8`."""
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        for part in parts:
+            ipaddress.ip_network(part, strict=False)
+    except ValueError:
+        raise ValueError("is not a list of addresses or networks such as 127.0.0.1,10.1.0.0/16") from None
+    return parts
 
 
 def _roots(text: str) -> tuple[tuple[Path, Path], ...]:

@@ -4,23 +4,17 @@ A name is a keyed hash (HMAC, RFC 2104) of an identifier: a plain hash of a pati
 hashing all numbers that there may be.
 """
 
-import contextlib
 import hmac
-import os
-import secrets
-import stat
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 from ...models.errors import UsageError
+from ...models.secret_files import load_secret
 from ...models.settings import Settings
 
 KEY_FILE = "pseudonym.key"
 
 _DIGITS = 12
 _LEAST_CHARACTERS = 16
-_KEY_BYTES = 32
 
 
 class Pseudonyms:
@@ -60,11 +54,7 @@ def load_key(settings: Settings) -> bytes:
         return _check(settings.pseudonym_key, "SCANOMALY_PSEUDONYM_KEY")
     file = settings.home / KEY_FILE
     try:
-        try:
-            return _read(file)
-        except FileNotFoundError:
-            _make(file)
-            return _read(file)
+        return _check(load_secret(file), str(file))
     except OSError as error:
         raise UsageError(
             f"{file} cannot be read or made ({error.strerror}): set SCANOMALY_PSEUDONYM_KEY instead"
@@ -80,13 +70,6 @@ def path_key(settings: Settings) -> str:
     return hmac.digest(load_key(settings), b"paths", "sha256").hex()
 
 
-def _read(file: Path) -> bytes:
-    with open(file, encoding="ascii", errors="replace") as stream:
-        if stat.S_IMODE(os.fstat(stream.fileno()).st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
-            raise UsageError(f"{file} is open to others, and must be secret: chmod 600 {file}")
-        return _check(stream.read(), str(file))
-
-
 def _check(text: str, where: str) -> bytes:
     """The text of the file makes the same key as the same text in the setting."""
     key = text.strip()
@@ -95,18 +78,3 @@ def _check(text: str, where: str) -> bytes:
             f"{where} must hold a key of at least {_LEAST_CHARACTERS} characters: openssl rand -hex 32"
         )
     return key.encode("utf-8", "surrogateescape")
-
-
-def _make(file: Path) -> None:
-    """Make the file at once and whole, unless another process is faster: then its key is the key of both."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # with mode 0600
-    try:
-        with open(descriptor, "w", encoding="ascii") as stream:
-            stream.write(secrets.token_hex(_KEY_BYTES) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(name, file)
-    finally:
-        Path(name).unlink()

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .access import Access, Role, is_loopback, made_elsewhere
+from .access import Access, Role, TooManyTokensError, is_followed_link, is_loopback, made_elsewhere
 from .problems import HEADERS, Problem
 
 MOST_BYTES = 256 * 1024
@@ -56,10 +56,17 @@ class Guard:
             return Problem(
                 421, "without a token the service answers on this machine only: use 127.0.0.1 or localhost"
             )
-        role = self._access.role(headers)
+        client = scope.get("client")
+        try:
+            role = self._access.role(headers, client[0] if client else "", scope.get("scheme") == "https")
+        except TooManyTokensError as error:
+            return Problem(429, str(error), headers={"Retry-After": f"{error.seconds:.0f}"})
         scope.setdefault("state", {})["role"] = role
+        return self._refusal_of_role(scope, headers, role)
+
+    def _refusal_of_role(self, scope: Scope, headers: Mapping[str, str], role: Role | None) -> Response | None:
         safe = scope["method"] in _SAFE_METHODS
-        if not safe and made_elsewhere(headers):
+        if made_elsewhere(headers) and not (safe and is_followed_link(headers)):
             return Problem(403, "a page of another site made this request")
         if scope["path"] in OPEN_PATHS:
             return None

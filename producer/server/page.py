@@ -5,7 +5,7 @@ All HTML is made here. The script only puts newer parts of a page in the place o
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, NamedTuple
 
@@ -23,10 +23,11 @@ from ...models.scorers import DEFAULT_SCORERS, workable_scorers
 from ...models.states import JobState
 from ..documents import worker_state
 from ..status import JobStatus, status_of
-from .access import COOKIE, SESSION_SECONDS, Role
+from .access import Role, TooManyTokensError, cookie_name
 from .choices import encoder_name, find_choices
 from .problems import problem_of
 from .service import Service, service_of
+from .sessions import SESSION_SECONDS
 from .shared import Shared
 from .words import page_words
 
@@ -156,32 +157,44 @@ async def steer(request: Request, job: _JobId, action: str) -> Response:
 
 @router.get("/login")
 async def ask_token(request: Request) -> Response:
-    return RedirectResponse("/", 303) if service_of(request).access.open else _page("login.html", wrong=False)
+    return (
+        RedirectResponse("/", 303)
+        if service_of(request).access.open
+        else _page("login.html", wrong=False, error=None)
+    )
 
 
 @router.post("/login")
 async def login(request: Request, token: Annotated[str, Form(max_length=1000)] = "") -> Response:
     access = service_of(request).access
-    role = access.role_of_token(token.strip())
+    try:
+        role = access.role_of_token(token.strip(), request.client.host if request.client else "")
+    except TooManyTokensError as error:
+        wait = {"Retry-After": f"{error.seconds:.0f}"}
+        return _page("login.html", 429, headers=wait, wrong=False, error=str(error))
     if role is None:
-        return _page("login.html", 401, wrong=True)
+        return _page("login.html", 401, wrong=True, error=None)
     answer = RedirectResponse("/", 303)
+    secure = request.url.scheme == "https"
     # Lax: who follows a link to a job, from a message say, is not asked again.
     answer.set_cookie(
-        COOKIE,
-        access.session(role),
+        cookie_name(secure),
+        access.begin_session(role),
         max_age=SESSION_SECONDS,
         httponly=True,
         samesite="lax",
-        secure=request.url.scheme == "https",
+        secure=secure,
     )
     return answer
 
 
 @router.post("/logout")
-async def logout() -> Response:
+async def logout(request: Request) -> Response:
+    service = service_of(request)
+    secure = request.url.scheme == "https"
+    await service.do(lambda: service.access.end_session(request.headers, secure))
     answer = RedirectResponse("/login", 303)
-    answer.delete_cookie(COOKIE)
+    answer.delete_cookie(cookie_name(secure), secure=secure, httponly=True, samesite="lax")
     return answer
 
 
@@ -351,8 +364,8 @@ def _files(service: Service, status: JobStatus) -> Iterator[str]:
         yield from (name for name in REPORT_FILES if (folder / name).is_file())
 
 
-def _page(name: str, code: int = 200, **values: Any) -> Response:
-    return HTMLResponse(_TEMPLATES.get_template(name).render(**values), code)
+def _page(name: str, code: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
+    return HTMLResponse(_TEMPLATES.get_template(name).render(**values), code, headers)
 
 
 def _role(request: Request) -> Role:

@@ -1,6 +1,7 @@
 """What is sent by those who mean no good, and by those who know no better."""
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -15,12 +16,13 @@ from typing import Any
 
 import pytest
 import requests
-from itsdangerous import TimestampSigner
+from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 
 from scanomaly.models.settings import Settings
 from scanomaly.producer.server import guard
-from scanomaly.producer.server.access import COOKIE, SESSION_SECONDS, Access, Role
+from scanomaly.producer.server.access import COOKIE, Access, Role
 from scanomaly.producer.server.app import make_app
+from scanomaly.producer.server.sessions import SESSION_SECONDS
 
 from ..acceptance.conftest import OFFLINE, Scanomaly, nothing_is_left, processes_of, write_image
 from ..acceptance.test_commands import error_line
@@ -119,24 +121,39 @@ def test_who_may_only_look_changes_nothing(guarded: Service, path: str) -> None:
     assert guarded.ask("GET", f"{JOBS}/{DONE}", 200, headers=headers).json()["state"] == "done"
 
 
-def _sessions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def _session(home: Path, **changes: str) -> str:
+    """A cookie as a service of this home makes it."""
+    return Access(Settings.from_environment({"SCANOMALY_HOME": str(home)} | VARIABLES | changes)).begin_session(
+        Role.FULL
+    )
+
+
+def _sessions(home: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Cookies that look like one of the service's own."""
 
-    def session(role: Role = Role.FULL, **changes: str) -> str:
-        return Access(Settings.from_environment(VARIABLES | changes)).session(role)
+    def session(**changes: str) -> str:
+        return _session(home, **changes)
 
     good = session()
+    read = base64.urlsafe_b64encode(json.dumps(["read", "0" * 32]).encode()).decode().rstrip("=")
+    digests = [hashlib.sha256(token.encode()).digest() for token in (TOKEN, READ_TOKEN)]
     sessions = {
         "good": good,
         "empty": "",
         "unsigned": "full",
-        "raised": good.replace("full", "read"),
-        "of another role": good.replace("full", "root"),
+        "of another role": ".".join([read, *good.split(".")[1:]]),
         "cut": good[:-3],
+        "of another home": _session(elsewhere),
         "of an earlier token": session(SCANOMALY_API_TOKEN="full-earlier-0123456789"),
         "of an earlier token to look": session(SCANOMALY_API_READ_TOKEN="read-earlier-0123456789"),
-        "of another key": TimestampSigner(b"x", salt="session").sign("full").decode(),
-        "of an empty key": TimestampSigner(b"", salt="session").sign("full").decode(),
+        **{
+            f"of another key {number}": str(
+                URLSafeTimedSerializer(key, salt="session", signer_kwargs={"digest_method": hashlib.sha256}).dumps(
+                    ["full", "0" * 32]
+                )
+            )
+            for number, key in enumerate((b"x", b"".join(digests), digests[0] + b"\0" + digests[1], digests[0]))
+        },
         "not ASCII": "full.ü.ü",
         "long": "x" * 50_000,
     }
@@ -148,12 +165,16 @@ def _sessions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return sessions
 
 
-def test_only_the_services_own_sessions_count(guarded: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_services_own_sessions_count(
+    guarded: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one whose maker knows the tokens' digests, and all of the code."""
+
     def ask(cookie: str) -> int:
         line = f"Cookie: a=b; {COOKIE}={cookie}"
         return status_of(guarded.send(guarded.head(JOBS, "GET", line)))
 
-    statuses = {name: ask(cookie) for name, cookie in _sessions(monkeypatch).items()}
+    statuses = {name: ask(cookie) for name, cookie in _sessions(guarded.user.home, tmp_path, monkeypatch).items()}
     assert statuses.pop("good") == 200
     assert set(statuses.values()) == {401}, statuses
 
@@ -169,6 +190,73 @@ def test_a_token_makes_a_session_that_ends_with_it(guarded: Service) -> None:
     guarded.ask("GET", JOBS, 401, headers=headers | {"Authorization": "Bearer wrong"})
 
 
+def log_in(service: Service, token: str = TOKEN, **headers: str) -> str:
+    """The cookie of a new session."""
+    answer = service.ask("POST", "/login", 303, data={"token": token}, headers={"Authorization": None} | headers)
+    return answer.headers["Set-Cookie"].partition(";")[0]
+
+
+def test_who_logs_out_is_out(new_home: Callable[[], Path], root: Path) -> None:
+    """Whoever kept the cookie is, too, and stays so when the service starts again; other sessions go on."""
+    home = new_home()
+    for turn in range(2):
+        with serving(home, root, token=TOKEN) as running:
+            if turn == 0:
+                mine, another = log_in(running), log_in(running)
+                headers = {"Authorization": None, "Cookie": mine}
+                running.ask("GET", JOBS, 200, headers=headers)
+                running.ask("POST", "/logout", 303, headers=headers)
+            running.ask("GET", JOBS, 401, headers=headers)
+            running.ask("GET", JOBS, 200, headers={"Authorization": None, "Cookie": another})
+    assert {path.stat().st_mode & 0o777 for path in (home / "service").iterdir()} == {0o600}
+
+
+def test_wrong_tokens_are_not_looked_at_without_end(new_home: Callable[[], Path], root: Path) -> None:
+    with serving(new_home(), root, token=TOKEN) as running:
+        cookie = log_in(running)
+        wrong = [
+            running.ask("GET", JOBS, headers={"Authorization": f"Bearer wrong-0123456789-{number}"})
+            for number in range(120)
+        ]
+        statuses = [answer.status_code for answer in wrong]
+        assert statuses == [401] * 100 + [429] * 20
+        assert 1 <= int(wrong[-1].headers["Retry-After"]) <= 60
+        assert "too many wrong tokens" in wrong[-1].json()["detail"]
+        page = running.ask("POST", "/login", 429, data={"token": "wrong"}, headers={"Authorization": None})
+        assert "Too many wrong tokens" in page.text
+        # Who is in stays in.
+        running.ask("GET", JOBS, 200, headers={"Authorization": None, "Cookie": cookie})
+
+
+def test_behind_a_proxy_clients_are_told_apart_and_cookies_kept_from_the_clear(
+    new_home: Callable[[], Path], root: Path
+) -> None:
+    """Only a proxy that the settings name is believed."""
+
+    def said(client: str, scheme: str = "https") -> dict[str, str]:
+        return {"X-Forwarded-For": client, "X-Forwarded-Proto": scheme}
+
+    with serving(new_home(), root, token=TOKEN, SCANOMALY_API_PROXIES="127.0.0.1,10.0.0.0/8") as running:
+        cookie = running.ask(
+            "POST", "/login", 303, data={"token": TOKEN}, headers={"Authorization": None} | said("192.0.2.1")
+        ).headers["Set-Cookie"]
+        assert cookie.startswith("__Host-scanomaly_session=")
+        assert {"secure", "httponly", "path=/"} <= {part.strip().lower() for part in cookie.split(";")}
+        assert "domain" not in cookie.lower()
+        headers = {"Authorization": None, "Cookie": cookie.partition(";")[0]}
+        running.ask("GET", JOBS, 200, headers=headers | said("192.0.2.1"))
+        running.ask("GET", JOBS, 401, headers=headers | said("192.0.2.1", "http"))
+        wrong = {"Authorization": "Bearer wrong-0123456789abcdef"}
+        for _ in range(100):
+            running.ask("GET", JOBS, 401, headers=wrong | said("2001:db8::1"))
+        running.ask("GET", JOBS, 429, headers=wrong | said("2001:db8::2"))
+        running.ask("GET", JOBS, 200, headers=said("2001:db8:1::1"))
+    with serving(new_home(), root, token=TOKEN) as running:
+        for number in range(100):
+            running.ask("GET", JOBS, 401, headers=wrong | said(f"192.0.2.{number}"))
+        running.ask("GET", JOBS, 429, headers=wrong | said("192.0.2.200"))
+
+
 @pytest.mark.parametrize(
     ("variables", "arguments", "words"),
     [
@@ -177,6 +265,14 @@ def test_a_token_makes_a_session_that_ends_with_it(guarded: Service) -> None:
         ({"API_TOKEN": "fifteen-letters"}, ["--host", "0.0.0.0"], "SCANOMALY_API_TOKEN is too easy to guess"),
         ({"API_TOKEN": "ümläüt-0123456789"}, [], "ASCII"),
         ({"API_TOKEN": TOKEN, "API_READ_TOKEN": "short"}, [], "SCANOMALY_API_READ_TOKEN is too easy to guess"),
+        ({"API_TOKEN": "ab" * 20}, [], "only 2 different characters"),
+        ({"API_TOKEN": TOKEN, "API_READ_TOKEN": TOKEN}, [], "is the same as SCANOMALY_API_TOKEN"),
+        (
+            {"API_TOKEN": f"sha256:{DIGEST}", "API_READ_TOKEN": READ_TOKEN},
+            [],
+            "SCANOMALY_API_READ_TOKEN is the same as SCANOMALY_API_TOKEN",
+        ),
+        ({"API_TOKEN": TOKEN, "API_PROXIES": "proxy.example"}, [], "is not a list of addresses or networks"),
         ({"API_READ_TOKEN": READ_TOKEN}, [], "SCANOMALY_API_READ_TOKEN is set, but not SCANOMALY_API_TOKEN"),
         ({"API_ROOTS": "scans"}, [], "SCANOMALY_API_ROOTS='scans' is not a list of absolute folders"),
     ],
@@ -244,12 +340,30 @@ def test_this_machines_own_names_are_taken(service: Service, host: str) -> None:
 def test_another_sites_page_changes_nothing(
     service: Service, guarded: Service, headers: dict[str, str], path: str
 ) -> None:
-    session = Access(Settings.from_environment(VARIABLES)).session(Role.FULL)
+    session = _session(guarded.user.home)
     lines = [f"{name}: {value}" for name, value in headers.items()]
     for asked, more in ((service, []), (guarded, [f"Cookie: {COOKIE}={session}"])):
         answer = asked.send(asked.head(path, "POST", *lines, *more, "Content-Length: 0"))
         assert status_of(answer) == 403
         assert b"another site" in answer
+
+
+@pytest.mark.parametrize("path", [JOBS, "/live", f"{JOBS}/{DONE}/events", f"{JOBS}/{DONE}/report/report.html", "/"])
+def test_another_sites_page_makes_nothing_work(service: Service, path: str) -> None:
+    fetched = [
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"},
+        {"Origin": "https://evil.example"},
+    ]
+    for headers in fetched:
+        assert "another site" in service.ask("GET", path, 403, headers=headers).text
+
+
+def test_a_link_from_another_site_is_followed(service: Service) -> None:
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    service.ask("GET", f"/jobs/{DONE}", 200, headers=link)
+    service.ask("POST", f"/jobs/{DONE}/cancel", 403, headers=link)
 
 
 def test_the_services_own_page_is_heard(service: Service) -> None:
