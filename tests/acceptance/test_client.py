@@ -80,7 +80,9 @@ def test_a_program_submits_waits_and_reads_the_scores(client: Client, scans: Pat
 def test_a_done_job_gets_more_scorers_from_the_workers(client: Client, drawn: Path) -> None:
     job = client.wait(client.submit(str(drawn), encoder=ENCODER).job, timeout=HANGS)
     again = client.score(job.job, ["mahalanobis"], headline="mahalanobis")
-    assert (again.scorers, again.finished_at) == (("mahalanobis", "centroid"), None)
+    assert again.scorers == ("mahalanobis", "centroid")
+    # A worker may be done with it before it is looked at.
+    assert (again.finished_at is None) == (again.state == JobState.SCORING)
     status = client.wait(job.job, timeout=HANGS)
     assert status.state == JobState.DONE
     assert status.result is not None
