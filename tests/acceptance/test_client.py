@@ -191,14 +191,14 @@ def test_a_service_that_is_not_there_or_not_ours_is_told(home: Path, url: str) -
 def test_a_client_without_a_token_is_told_so(
     served: Scanomaly, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokens = {"SCANOMALY_API_TOKEN": "t" * 20, "SCANOMALY_API_READ_TOKEN": "r" * 20}
+    tokens = {"SCANOMALY_API_TOKEN": "0123456789abcdefghij", "SCANOMALY_API_READ_TOKEN": "abcdefghij0123456789"}
     guarded = Scanomaly(served.home, **tokens)
     monkeypatch.setenv("SCANOMALY_API_TOKEN", "")
     with guarded.serving("--root", drawn.parent) as url:
         with pytest.raises(NotAllowedError, match="a token is needed"):
             next(iter(Client(url).jobs()), None)
-        reader = Client(url, token="r" * 20)
-        job = Client(url, token="t" * 20).submit(str(drawn), encoder=ENCODER).job
+        reader = Client(url, token="abcdefghij0123456789")
+        job = Client(url, token="0123456789abcdefghij").submit(str(drawn), encoder=ENCODER).job
         assert reader.wait(job, timeout=HANGS).state == JobState.DONE
         with pytest.raises(NotAllowedError, match="may only look"):
             reader.cancel(job)

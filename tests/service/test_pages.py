@@ -22,8 +22,8 @@ from ..conftest import missing
 from ..waiting import HANGS
 from .conftest import DONE, Service, serving
 
-_TOKEN = "t" * 20
-_READ_TOKEN = "r" * 20
+_TOKEN = "0123456789abcdefghij"
+_READ_TOKEN = "abcdefghij0123456789"
 _HANGS = HANGS * 1000
 """Playwright counts in milliseconds."""
 _ODD = "<b>odd"
