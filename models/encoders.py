@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from .errors import UsageError
+from .sources.beneath import open_regular
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -83,9 +84,14 @@ class EncoderSpec:
 
 
 def parse_encoder(
-    name: str = DEFAULT_ENCODER, weights_file: Path | None = None, precision: str = "fp32"
+    name: str = DEFAULT_ENCODER,
+    weights_file: Path | None = None,
+    precision: str = "fp32",
+    open_file: Callable[[Path], BinaryIO] = open_regular,
 ) -> EncoderSpec:
     """Read an encoder's name: `efficientnet_lite0`, `MODEL` or `MODEL/TAG` of open_clip, or a plug-in's.
+
+    `open_file` opens the weights file.
 
     Raises:
         UsageError: the name, or its combination with a weights file, cannot be right.
@@ -107,9 +113,8 @@ def parse_encoder(
         if tag:
             raise UsageError(f"--weights replaces the tag {tag!r}: give --encoder {model} with --weights")
         path = weights_file.absolute()
-        return EncoderSpec(
-            "open_clip", model, f"sha256-{file_digest(path)[:16]}", precision, weights_file=str(path)
-        )
+        digest = file_digest(path, open_file)
+        return EncoderSpec("open_clip", model, f"sha256-{digest[:16]}", precision, weights_file=str(path))
     tag = tag or _DEFAULT_TAGS.get(model, "")
     if not tag:
         raise UsageError(f"{model} has weights under several tags: name one as {model}/TAG, or give --weights FILE")
@@ -123,14 +128,14 @@ def plugins(name: str) -> Iterator["EntryPoint"]:
     yield from entry_points(group=PLUGINS, name=name)
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: Path, open_file: Callable[[Path], BinaryIO] = open_regular) -> str:
     """SHA-256 of a file's content, in hexadecimal.
 
     Raises:
         UsageError: the file cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"weights file {path} cannot be read: {error.strerror}") from None

@@ -136,12 +136,17 @@ class Settings:
         return cls(**values)
 
     def local_path(self, path: str | Path) -> Path:
-        """A path that a job names, as this machine has it: see `roots`. The longest root that fits wins."""
-        fitting = [(there, here) for there, here in self.roots if Path(path).is_relative_to(there)]
+        """A path that a job names, as this machine has it: see `roots`. The longest root that fits wins.
+
+        A root here, and the home, may be symbolic links or lie below some: whoever runs this machine set them up.
+        Links below them may be anybody's, and stay in the path: see `sources/beneath.py`.
+        """
+        own = (self.home, self.home)
+        fitting = [(there, here) for there, here in (*self.roots, own) if Path(path).is_relative_to(there)]
         if not fitting:
             return Path(path)
         there, here = max(fitting, key=lambda pair: len(pair[0].parts))
-        return here / Path(path).relative_to(there)
+        return Path(os.path.realpath(here)) / Path(path).relative_to(there)
 
     @property
     def broker_socket(self) -> Path:

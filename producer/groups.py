@@ -1,16 +1,25 @@
 """Tells which scans belong together: those of a patient or of a volume, say."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from ..models.errors import UsageError
+from ..models.sources.beneath import open_regular
 from .label_table import LabelTable, ScanPaths, canonical
 
 
 class Groups:
     """A rule that names the group of a scan by its path below a root."""
 
-    def __init__(self, root: str, rule: str, labels_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        rule: str,
+        labels_file: Path | None = None,
+        open_file: Callable[[Path], BinaryIO] = open_regular,
+    ) -> None:
         """Take a rule.
 
         Args:
@@ -18,13 +27,14 @@ class Groups:
             rule: a column of the labels file, or a regular expression that is looked for in the path: its first
                 parenthesis is the group, or all of it where it has none.
             labels_file: a CSV file with the columns `path` and `label`, and maybe others.
+            open_file: opens it.
 
         Raises:
             UsageError: the rule is neither.
         """
         self._rule = rule
         self._seen = 0
-        self._of_path = None if labels_file is None else _column(root, rule, labels_file)
+        self._of_path = None if labels_file is None else _column(root, rule, labels_file, open_file)
         self.note = f"groups by --group {rule}" if self._of_path is None else f"groups from the column {rule}"
         try:
             self._pattern = re.compile(rule)
@@ -59,9 +69,9 @@ class Groups:
         return (match[1] if self._pattern.groups else match[0]) or None
 
 
-def _column(root: str, name: str, file: Path) -> dict[str, str] | None:
+def _column(root: str, name: str, file: Path, open_file: Callable[[Path], BinaryIO]) -> dict[str, str] | None:
     """The group of each path that the file names; None where it has no such column."""
-    table = LabelTable(file)
+    table = LabelTable(file, open_file)
     place = table.column(name)
     if place is None:
         return None

@@ -15,6 +15,7 @@ from ..models.settings import Settings
 from ..models.store import Store
 from .local import call_scorers, call_workers, require_broker_rights
 from .local import resume as resume_work
+from .named_files import NamedFiles
 from .status import JobStatus, job_status
 from .submit import JobOptions, make_request, prepare, store_job
 
@@ -88,6 +89,7 @@ class StoreJobs:
         source: str,
         key: str | None = None,
         stored: Callable[[str, int], None] = lambda _job, _files: None,
+        files: NamedFiles | None = None,
         **options: Unpack[JobOptions],
     ) -> JobStatus:
         """Queue a job. Returns when all of it is stored.
@@ -96,6 +98,7 @@ class StoreJobs:
             source: what it is made of.
             key: an idempotency key: when a job was submitted with it before, that one is returned.
             stored: told after each part the job's id, and how many files are in the store.
+            files: opens what the source and the options name.
             options: see `JobOptions`.
 
         Raises:
@@ -107,7 +110,7 @@ class StoreJobs:
         with_key = None if key is None else SubmissionKey(key, _digest(source, options))
         if with_key is not None and (before := self._submitted(with_key)) is not None:
             return before
-        prepared = prepare(make_request(source, self._settings, **options), self._settings)
+        prepared = prepare(make_request(source, self._settings, files=files, **options), self._settings)
         require_broker_rights(self._settings)
         call = partial(call_workers, self._settings, self._store)
         try:

@@ -11,11 +11,12 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 from ..models.errors import UsageError
+from ..models.sources.beneath import open_regular
 
 # As they are without capitals, spaces and signs; the first that a file has counts.
 _PATH_NAMES = (
@@ -53,15 +54,16 @@ class Row(NamedTuple):
 class LabelTable:
     """A CSV file with columns for the path and the label."""
 
-    def __init__(self, file: Path) -> None:
-        """Read the first line.
+    def __init__(self, file: Path, open_file: Callable[[Path], BinaryIO] = open_regular) -> None:
+        """Read the first line of a file, which `open_file` opens.
 
         Raises:
             UsageError: the file cannot be read, or does not name the columns.
         """
         self._file = file
         try:
-            data = file.read_bytes()
+            with open_file(file) as stream:
+                data = stream.read()
         except OSError as error:
             raise UsageError(f"{file} cannot be read ({error.strerror})") from None
         if data.startswith(_WORKBOOKS):

@@ -7,8 +7,10 @@ from array import array
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from ..models.errors import UsageError
+from ..models.sources.beneath import open_regular
 from ..models.states import Label
 from .label_table import LabelTable, ScanPaths, canonical
 
@@ -88,7 +90,11 @@ class Labels(ABC):
 
 
 def make_labels(
-    root: str, normal: Sequence[str] = (), anomaly: Sequence[str] = (), labels_file: Path | None = None
+    root: str,
+    normal: Sequence[str] = (),
+    anomaly: Sequence[str] = (),
+    labels_file: Path | None = None,
+    open_file: Callable[[Path], BinaryIO] = open_regular,
 ) -> Labels:
     """The rule that the options make.
 
@@ -98,6 +104,7 @@ def make_labels(
             below the root. Archives and volumes are folders too.
         anomaly: the same for anomalies.
         labels_file: a CSV file with the columns `path` and `label`.
+        open_file: opens it.
 
     Raises:
         UsageError: they exclude each other, or the file is not as it should be.
@@ -105,7 +112,7 @@ def make_labels(
     if labels_file is not None and (normal or anomaly):
         raise UsageError("--labels and --normal/--anomaly exclude each other: give one or the other")
     if labels_file is not None:
-        return _ByFile(root, labels_file)
+        return _ByFile(root, labels_file, open_file)
     if normal or anomaly:
         return _ByPatterns(Path(root), normal, anomaly)
     return _ByFolders()
@@ -200,14 +207,14 @@ class _ByFolders(Labels):
 
 
 class _ByFile(Labels):
-    def __init__(self, root: str, file: Path) -> None:
+    def __init__(self, root: str, file: Path, open_file: Callable[[Path], BinaryIO]) -> None:
         self._root = root
         self._file = file
         self._labels: dict[str, Label | None] = {}
         self._lines = array("L")
         """Of the same order."""
         paths = ScanPaths(root)
-        for row in LabelTable(file).rows():
+        for row in LabelTable(file, open_file).rows():
             label = _read_label(row.label, f"{file}, line {row.line}")
             key = paths.key(row.path)
             if self._labels.setdefault(key, label) != label:

@@ -45,6 +45,7 @@ from .discover.slices import Slices, parse_slices
 from .groups import Groups
 from .labels import Labels, make_labels
 from .local import suitable_precision
+from .named_files import NamedFiles
 
 _PART_FILES = 10_000
 """Files in one transaction: SQLite lets nobody else write meanwhile."""
@@ -109,6 +110,8 @@ class Request:
     """What was asked for beside the source, as `make_request` got it: JSON has it, and it means the same in any
     folder. None for a request that another way than `make_request` made."""
     notes: dict[str, str] = field(default_factory=dict)
+    files: NamedFiles = field(default_factory=NamedFiles)
+    """Opens the source and the labels file."""
 
 
 def make_request(
@@ -117,15 +120,17 @@ def make_request(
     device: str | None = None,
     out: Path | None = None,
     follow_links: bool = False,
+    files: NamedFiles | None = None,
     **options: Unpack[JobOptions],
 ) -> Request:
-    """Read what is asked for.
+    """Read what is asked for. `files` opens what it names.
 
     Raises:
         UsageError: an option cannot be right.
         EncoderError: `precision` is auto, and no worker is installed here that would know the device.
     """
     notes = {}
+    files = files or NamedFiles()
     precision = options.get("precision", PRECISIONS[0])
     if precision == AUTO:
         # Chosen here: a job has one, whoever takes its batches.
@@ -135,7 +140,9 @@ def make_request(
     weights, labels_file = options.get("weights"), options.get("labels_file")
     return Request(
         source,
-        parse_encoder(options.get("encoder", DEFAULT_ENCODER), Path(weights) if weights else None, precision),
+        parse_encoder(
+            options.get("encoder", DEFAULT_ENCODER), Path(weights) if weights else None, precision, files.open
+        ),
         parse_slices(options.get("slices", "all"), options.get("plane", "axial")),
         intensity,
         options.get("hide_paths", False),
@@ -152,6 +159,7 @@ def make_request(
         parse_scorers(",".join(options.get("scorers", DEFAULT_SCORERS))),
         _portable(options | {"precision": precision}),
         notes,
+        files,
     )
 
 
@@ -205,8 +213,10 @@ def prepare(request: Request, settings: Settings, counted: Callable[[int], None]
     if request.out is not None:
         check_report_folder(request.out, is_ours=settings.broker_url is None)
     source = _open_source(request, settings, notes)
-    labels = make_labels(source.root, request.normal, request.anomaly, request.labels_file)
-    groups = None if request.group is None else Groups(source.root, request.group, request.labels_file)
+    labels = make_labels(source.root, request.normal, request.anomaly, request.labels_file, request.files.open)
+    groups = None
+    if request.group is not None:
+        groups = Groups(source.root, request.group, request.labels_file, request.files.open)
     counts = _count(source, labels, groups, counted)
     scans = counts.labels.total()
     if scans == 0:
@@ -250,9 +260,12 @@ def _open_files(request: Request, settings: Settings, notes: dict[str, str]) -> 
 
         objects = ObjectFolder(source, settings.source_seconds)
         return OneObject(objects) if objects.is_file() else Objects(objects)
-    if path.is_file() and holds_several(path):
-        return PathList([str(path)], request.follow_links, name=str(path))
-    return Folder(path, request.follow_links)
+    real = request.files.real(path)
+    if (real or path).is_file() and holds_several(path, request.files.open):
+        if real is None:
+            return PathList([str(path)], request.follow_links, name=str(path))
+        return PathList([str(real)], request.follow_links, name=str(path), real_root=real.parent)
+    return Folder(path, request.follow_links, real)
 
 
 def source_folder(source: str) -> Path:
@@ -353,11 +366,12 @@ def store_job(
 def _new_job(prepared: Prepared, settings: Settings, key: SubmissionKey | None) -> NewJob:
     request = prepared.request
     job_id = secrets.token_hex(5)
-    folder = request.out or settings.home / "reports" / job_id
+    # Its links are followed now, once: the service shows what is in this folder, and no other.
+    folder = settings.home / "reports" / job_id if request.out is None else os.path.realpath(request.out)
     return NewJob(
         id=job_id,
         source=request.source,
-        root=str(prepared.source.root),
+        root=prepared.source.real_root,
         report_folder=os.path.abspath(folder),
         encoder=replace(request.encoder, patches=needs_patches(request.scorers)),
         batch_size=request.batch_size,

@@ -3,7 +3,6 @@
 A source can be walked several times, and keeps no paths: there may be millions.
 """
 
-import errno
 import hashlib
 import heapq
 import os
@@ -11,11 +10,13 @@ import stat
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, BinaryIO, TypeAlias
 
 from ...models.errors import SourceError, UsageError
 from ...models.reports import is_report
+from ...models.sources.beneath import RootFolder
 from .names import HIDDEN, NameRules
 
 Entry: TypeAlias = tuple[str, str | None]
@@ -32,39 +33,44 @@ class Folder:
 
     is_remote = False
 
-    def __init__(self, folder: Path, follow_links: bool = False) -> None:
+    def __init__(self, folder: Path, follow_links: bool = False, real_root: Path | None = None) -> None:
         """Take a folder.
 
         Args:
             folder: the folder. It may be a symbolic link itself.
             follow_links: whether symbolic links may lead out of it; else those that do are ignored.
+            real_root: what the folder was resolved to; None to resolve it now.
 
         Raises:
             UsageError: the folder is not there, is a file, or cannot be read.
         """
         self.name = str(folder)
-        self._root = Path(os.path.abspath(folder))
-        self.root = str(self._root)
+        self.root = os.path.abspath(folder)
         self._follow_links = follow_links
-        if not self._root.is_dir():
-            what = "is a file: give its folder" if self._root.exists() else "is not there"
-            raise UsageError(f"{folder} {what}")
         try:
-            os.scandir(self.root).close()
+            self.real_root = os.path.realpath(self.root) if real_root is None else str(real_root)
+            self._files = RootFolder(self.real_root, follow_links)
+            os.close(self._files.open_folder(""))
+        except (FileNotFoundError, ValueError):  # no file has a NUL in its name
+            raise UsageError(f"{folder} is not there") from None
+        except NotADirectoryError:
+            what = "is a file: give its folder" if os.path.lexists(self.real_root) else "is not there"
+            raise UsageError(f"{folder} {what}") from None
         except OSError as error:
             raise UsageError(f"{folder} cannot be read ({error.strerror})") from None
 
     def walk(self) -> Iterator[Entry]:
         """Look again, and yield what is there."""
-        return _Walk(self._root, self._follow_links).entries()
+        border = _Border(self.real_root, self._follow_links)
+        return _Walk(self._files, Path(self.real_root), border, NameRules(self.root)).entries()
 
     def open(self, path: str) -> BinaryIO:
         """A regular file below the folder. Raises OSError."""
-        return open_regular(self._root / path)
+        return self._files.open_file(path)
 
     def has(self, path: str) -> bool:
         """Whether there is a file below the folder."""
-        return (self._root / path).is_file()
+        return _has(self._files, path)
 
 
 class PathList:
@@ -77,7 +83,11 @@ class PathList:
     is_remote = False
 
     def __init__(
-        self, lines: Iterable[str], follow_links: bool = False, name: str = "the list on standard input"
+        self,
+        lines: Iterable[str],
+        follow_links: bool = False,
+        name: str = "the list on standard input",
+        real_root: Path | None = None,
     ) -> None:
         """Take a list.
 
@@ -86,6 +96,7 @@ class PathList:
             name: what messages call it.
             follow_links: whether symbolic links may lead out of the folder that the paths have in common; else
                 those that do are ignored.
+            real_root: what that folder was resolved to; None to resolve it now.
 
         Raises:
             SourceError: the list is empty.
@@ -102,10 +113,12 @@ class PathList:
         if not root:
             raise SourceError(f"{self.name} is empty: give one path a line")
         self.root = root
+        self.real_root = os.path.realpath(root) if real_root is None else str(real_root)
+        self._files = RootFolder(self.real_root, follow_links)
 
     def walk(self) -> Iterator[Entry]:
         """Yield what is in the list."""
-        border = _Border(Path(self.root), self._follow_links)
+        border = _Border(self.real_root, self._follow_links)
         begin = len(self.root.rstrip("/")) + 1
         self._file.seek(0)
         for line in self._file:
@@ -115,27 +128,18 @@ class PathList:
 
     def open(self, path: str) -> BinaryIO:
         """A regular file of the list. Raises OSError."""
-        return open_regular(Path(self.root) / path)
+        return self._files.open_file(path)
 
     def has(self, path: str) -> bool:
         """Whether there is a file, in the list or not."""
-        return (Path(self.root) / path).is_file()
+        return _has(self._files, path)
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file to read its beginning. Never waits for a pipe or a device.
-
-    Raises:
-        OSError: it cannot be opened, or is no regular file.
-    """
+def _has(files: RootFolder, path: str) -> bool:
     try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
-    except ValueError as error:  # a NUL in its name
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "a pipe, socket or device")
-    return file
+        return stat.S_ISREG(files.status(path).st_mode)
+    except (OSError, ValueError):  # it cannot be asked, or has a NUL in its name
+        return False
 
 
 def _temporary_file(owner: object) -> IO[str]:
@@ -163,8 +167,8 @@ def _unique(paths: Iterable[str]) -> Iterator[str]:
 class _Border:
     """Tells which links lead out of a folder."""
 
-    def __init__(self, root: Path, follow_links: bool) -> None:
-        self._real_root = os.path.realpath(root)
+    def __init__(self, real_root: str, follow_links: bool) -> None:
+        self._real_root = real_root
         self._follow_links = follow_links
         self._inside: dict[str, bool] = {}
 
@@ -186,6 +190,8 @@ class _Border:
             return Path(os.path.realpath(path)).is_relative_to(self._real_root)
         except ValueError:  # a NUL in its name: no file has one, and it will fail as a scan
             return True
+        except OSError:  # of a link that is changed meanwhile
+            return False
 
 
 class _Walk:
@@ -195,10 +201,11 @@ class _Walk:
     it, and its names, which are labels, would be lost.
     """
 
-    def __init__(self, root: Path, follow_links: bool) -> None:
-        self._root = root
-        self._border = _Border(root, follow_links)
-        self._rules = NameRules(str(root))
+    def __init__(self, files: RootFolder, real_root: Path, border: _Border, rules: NameRules) -> None:
+        self._files = files
+        self._root = real_root
+        self._border = border
+        self._rules = rules
         self._walked: set[tuple[int, int]] = set()
         self._links: list[tuple[int, str]] = []
         """A heap: how deep the target lies, the path."""
@@ -210,16 +217,19 @@ class _Walk:
 
     def _below(self, here: str) -> Iterator[Entry]:
         """Yield what is in the folder `here` and below it: a path below the root, or nothing for the root."""
-        folder = self._root / here
         try:
-            if not self._is_new(folder):
-                yield entry(here, "a folder that was walked already (symbolic link)")
-                return
-            names, links, folders = _list(folder)
+            folder = self._files.open_folder(here)
+            try:
+                if not self._is_new(folder):
+                    yield entry(here, "a folder that was walked already (symbolic link)")
+                    return
+                names, links, folders = _list(folder)
+            finally:
+                os.close(folder)
         except OSError as error:
             yield entry(here or ".", f"a folder that cannot be read ({error.strerror})")
             return
-        if is_report(folder):
+        if is_report(self._root / here):
             yield entry(here or ".", "a report of an earlier job")
             return
         before = here and f"{here}/"
@@ -238,20 +248,23 @@ class _Walk:
         if reason := self._rules.folder_reason(name):
             yield entry(path, reason)
         elif is_link:
-            heapq.heappush(self._links, (os.path.realpath(self._root / path).count("/"), path))
+            depth = 0
+            with suppress(OSError):  # of a link that is changed meanwhile
+                depth = os.path.realpath(self._root / path).count("/")
+            heapq.heappush(self._links, (depth, path))
         else:
             yield from self._below(path)
 
-    def _is_new(self, folder: Path) -> bool:
-        status = folder.stat()
+    def _is_new(self, folder: int) -> bool:
+        status = os.fstat(folder)
         identity = (status.st_dev, status.st_ino)
         is_new = identity not in self._walked
         self._walked.add(identity)
         return is_new
 
 
-def _list(folder: Path) -> tuple[list[str], set[str], set[str]]:
-    """The names in a folder, sorted; and which of them are links, which are folders.
+def _list(folder: int) -> tuple[list[str], set[str], set[str]]:
+    """The names in an open folder, sorted; and which of them are links, which are folders.
 
     Not the entries of `scandir`: a folder may hold a million, and they take several times as much memory.
     """

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ...models.sources.archives import archive_ending
+from ...models.sources.beneath import open_regular
 from ...models.sources.dicom import is_bare_dicom, is_dicom
 from .dicom_headers import class_name, read_dicom
-from .folders import open_regular
 from .nifti_headers import slice_names
 from .pseudonyms import Pseudonyms
 from .reader import CutError, Reader
@@ -70,12 +70,12 @@ class Look(NamedTuple):
     """Why the file is ignored."""
 
 
-def holds_several(path: Path) -> bool:
+def holds_several(path: Path, open_file: Callable[[Path], BinaryIO] = open_regular) -> bool:
     """Whether a single file may be a source, by its name or its content: an archive, DICOM, TIFF or a volume."""
     if archive_ending(path.name) is not None or _ending(path.name) in _VOLUMES | _DICOM | _TIFF:
         return True
     try:
-        with open_regular(path) as file:
+        with open_file(path) as file:
             head = file.read(_HEAD_BYTES)
     except OSError:
         return False

@@ -32,6 +32,7 @@ class Objects:
         self.name = folder.name
         self.root = folder.url
         """The URL that the scans' paths are relative to."""
+        self.real_root = self.root
         self.folder = folder
         folder.check()
 
@@ -154,7 +155,7 @@ class OneObject:
         """Take an object's URL. Raises UsageError: it is a bucket's or a host's."""
         self.name = folder.name
         self._folder, self._path = folder.split()
-        self.root = self._folder.url
+        self.root = self.real_root = self._folder.url
 
     def walk(self) -> Iterator[Entry]:
         yield _by_name(self._path)

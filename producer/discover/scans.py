@@ -44,7 +44,9 @@ class Files(Protocol):
     name: str
     """What messages call it."""
     root: str
-    """The absolute folder, or the URL, that the paths are relative to."""
+    """The absolute folder, or the URL, that the paths are relative to, as a person named it."""
+    real_root: str
+    """The same without any symbolic link: what workers open."""
     is_remote: bool
     """Whether to open a file is a request to a server."""
 
@@ -70,6 +72,7 @@ class Scans:
         """
         self.name = files.name
         self.root = files.root
+        self.real_root = files.real_root
         self._files = files
         self._slices = slices
         self._pseudonyms = pseudonyms

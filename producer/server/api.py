@@ -1,25 +1,22 @@
 """`/api/v1`: jobs for other programs."""
 
 import os
-import pathlib
-import stat
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Body, Header, Path, Query, Request
 from fastapi.sse import EventSourceResponse, format_sse_event
-from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, JSONResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 
 from ...models.errors import ReportError
 from ...models.records import JobFilter, ScanFilter
-from ...models.reports import REPORT_FILES
 from ...models.states import FailureKind, JobState, Label, ScanState
 from ..documents import scan_json, worker_json
 from ..status import JobStatus
 from . import schemas
 from .polling import status_answer
 from .problems import Problem
+from .report_files import OpenFileResponse, list_report, open_report_file
 from .service import Service, Snapshot, service_of
 
 router = APIRouter(prefix="/api/v1")
@@ -244,12 +241,9 @@ async def _steer(request: Request, action: Callable[[Service], JobStatus]) -> Re
 async def report(request: Request, job: JobId) -> Response:
     """List the files of a job's report."""
     service = service_of(request)
-    folder = await service.do(lambda: service.jobs.report_folder(job))
-    found = ((name, _look(folder / name)) for name in REPORT_FILES)
+    found = await service.do(lambda: list_report(service.jobs.report_folder(job)))
     files = [
-        {"name": name, "bytes": info.st_size, "url": f"/api/v1/jobs/{job}/report/{name}"}
-        for name, info in found
-        if info is not None
+        {"name": name, "bytes": size, "url": f"/api/v1/jobs/{job}/report/{name}"} for name, size in found.items()
     ]
     if not files:
         raise ReportError(
@@ -283,41 +277,16 @@ async def report_file(
 ) -> Response:
     """A file of a job's report, such as `report.html` or `scores.csv`."""
     service = service_of(request)
-    folder = await service.do(lambda: service.jobs.report_folder(job))
-    # Only names that a report may have: no path that is asked for reaches the disk.
-    file = folder / name
-    info = _look(file) if name in REPORT_FILES else None
-    if info is None:
+    file = await service.do(lambda: open_report_file(service.jobs.report_folder(job), name))
+    if file is None:
         return Problem(404, f"the report of job {job} has no such file on this machine")
+    info = os.fstat(file.fileno())
     etag = f'"{info.st_mtime_ns:x}-{info.st_size:x}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache", "Content-Security-Policy": _REPORT_POLICY}
     if if_none_match is not None and etag in if_none_match:
+        file.close()
         return Response(status_code=304, headers=headers)
-    return _File(file, headers=headers, stat_result=info)
-
-
-class _File(FileResponse):
-    """Answers as the rest does where there is no such range; one that makes no sense is as good as none."""
-
-    @classmethod
-    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
-        try:
-            return super()._parse_range_header(http_range, file_size)
-        except MalformedRangeHeader:
-            return []
-        except RangeNotSatisfiable:
-            raise HTTPException(
-                416, f"the file has {file_size} bytes", {"Content-Range": f"bytes */{file_size}"}
-            ) from None
-
-
-def _look(path: pathlib.Path) -> os.stat_result | None:
-    """What there is of a file, and no link: who can write a report's folder must not show what is elsewhere."""
-    try:
-        info = path.lstat()
-    except OSError:  # gone too, while another takes its place
-        return None
-    return info if stat.S_ISREG(info.st_mode) else None
+    return OpenFileResponse(file, name, headers, info)
 
 
 @router.get("/workers", tags=["operation"], responses=answers({200: {"model": schemas.WorkerList}}))

@@ -5,7 +5,7 @@ All HTML is made here. The script only puts newer parts of a page in the place o
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, NamedTuple
 
@@ -18,7 +18,6 @@ from starlette.staticfiles import StaticFiles
 
 from ...models.errors import JobNotFoundError, ScanomalyError
 from ...models.records import Job, JobFilter, ScanFilter
-from ...models.reports import REPORT_FILES
 from ...models.scorers import DEFAULT_SCORERS, workable_scorers
 from ...models.states import JobState
 from ..documents import worker_state
@@ -26,6 +25,7 @@ from ..status import JobStatus, status_of
 from .access import Role, TooManyTokensError, cookie_name
 from .choices import encoder_name, find_choices
 from .problems import problem_of
+from .report_files import list_report
 from .service import Service, service_of
 from .sessions import SESSION_SECONDS
 from .shared import Shared
@@ -341,7 +341,7 @@ def _render(service: Service, view: _View) -> str:
         status=status,
         failed=sorted(failed, key=lambda scan: scan.id)[:_FAILURES_SHOWN],
         kinds=kinds,
-        files=list(_files(service, status)),
+        files=_files(service, status),
         more_scorers=[name for name in workable_scorers(job.encoder, stored=True) if name not in status.scorers],
         again=_can_run_again(service, job),
     )
@@ -357,11 +357,9 @@ def _can_run_again(service: Service, job: Job) -> bool:
     )
 
 
-def _files(service: Service, status: JobStatus) -> Iterator[str]:
+def _files(service: Service, status: JobStatus) -> list[str]:
     """The files of a job's report that are on this machine."""
-    if status.report is not None:
-        folder = service.settings.local_path(status.report)
-        yield from (name for name in REPORT_FILES if (folder / name).is_file())
+    return [] if status.report is None else list(list_report(service.settings.local_path(status.report)))
 
 
 def _page(name: str, code: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> Response:

@@ -36,7 +36,8 @@ class Submissions:
     """Takes submissions. Close it at the end: what was not whole by then has failed."""
 
     def __init__(self, settings: Settings) -> None:
-        self._roots = settings.api_roots
+        # What their names mean is asked once: one that becomes a link later opens nothing.
+        self._roots = {str(root): os.path.realpath(root) for root in settings.api_roots}
         self._limit = RateLimitItemPerMinute(settings.api_submits_per_minute)
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._room = asyncio.Semaphore(_AT_ONCE)
@@ -56,30 +57,16 @@ class Submissions:
         if not self._limiter.hit(self._limit):
             reset = self._limiter.get_window_stats(self._limit).reset_time - time.time()
             raise TooManySubmissionsError(max(1.0, reset))
+        resolved = {}
         for name in _PATHS:
             path = source if name == "source" else options.get(name)
             if path is not None:
-                self._check(name, path)
-        task = asyncio.create_task(self._submit({"source": source, "key": key, "options": dict(options)}))
+                resolved[path] = resolve_below(self._roots, name, path)
+        asked = {"source": source, "key": key, "options": dict(options), "resolved": resolved}
+        task = asyncio.create_task(self._submit(asked))
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
         return await asyncio.shield(task)
-
-    def _check(self, name: str, path: str) -> None:
-        if not self._roots:
-            raise NotAllowedError(
-                "this service takes no jobs: start it with `scanomaly serve --root FOLDER` or SCANOMALY_API_ROOTS"
-            )
-        if not Path(path).is_absolute() or "\0" in path:
-            raise UsageError(f"{name} has to be an absolute path: {path!r} is not")
-        # What follows a link with .. is one place to the system, and another to who shortens the path first.
-        real = {Path(os.path.realpath(path)), Path(os.path.realpath(os.path.abspath(path)))}
-        roots = [os.path.realpath(root) for root in self._roots]
-        if not all(any(place.is_relative_to(root) for root in roots) for place in real):
-            named = ", ".join(map(str, self._roots))
-            raise NotAllowedError(
-                f"{name} {path!r} is not below a folder that this service takes scans from: {named}"
-            )
 
     async def _submit(self, asked: Mapping[str, Any]) -> str:
         await self._room.acquire()
@@ -120,6 +107,36 @@ class Submissions:
             if process.returncode is None:
                 process.kill()
         await asyncio.gather(*self._waiting, return_exceptions=True)
+
+
+def resolve_below(roots: Mapping[str, str], name: str, path: str) -> str:
+    """Where a path leads. That is what is to be opened: where the path leads later was not checked.
+
+    Args:
+        roots: the folders that it may lead to, by their names, and where those led when the service started.
+        name: of the option that has the path.
+        path: what a client wrote.
+
+    Raises:
+        NotAllowedError: it leads out of all roots, or there are none.
+        UsageError: it is not absolute, or cannot be read.
+    """
+    if not roots:
+        raise NotAllowedError(
+            "this service takes no jobs: start it with `scanomaly serve --root FOLDER` or SCANOMALY_API_ROOTS"
+        )
+    if not Path(path).is_absolute() or "\0" in path:
+        raise UsageError(f"{name} has to be an absolute path: {path!r} is not")
+    try:
+        # What follows a link with .. is one place to the system, and another to who shortens the path first.
+        real = os.path.realpath(os.path.abspath(path))
+        places = (Path(real), Path(os.path.realpath(path)))
+    except OSError as error:  # of a link that is changed meanwhile
+        raise UsageError(f"{name} {path!r} cannot be read ({error.strerror})") from None
+    if not all(any(place.is_relative_to(root) for root in roots.values()) for place in places):
+        named = ", ".join(roots)
+        raise NotAllowedError(f"{name} {path!r} is not below a folder that this service takes scans from: {named}")
+    return real
 
 
 def _job_of(line: bytes) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from ...models.errors import ScanomalyError, UsageError
 from ...models.settings import Settings
 from ..jobs import StoreJobs
+from ..named_files import NamedFiles
 from ..remote import problem_type
 
 _MOST_CPU_SECONDS = 600
@@ -32,7 +33,7 @@ def main() -> int:
 
     try:
         jobs = StoreJobs(Settings.from_environment())
-        status = jobs.submit(asked["source"], asked["key"], tell, **asked["options"])
+        status = jobs.submit(asked["source"], asked["key"], tell, NamedFiles(asked["resolved"]), **asked["options"])
         tell(status.job)
     except ScanomalyError as error:
         _write({"type": problem_type(type(error)), "detail": str(error)})

@@ -22,6 +22,7 @@ from .images import ImageFailure
 from .patches import OFFLINE_SIZE as OFFLINE_PATCH_SIZE
 from .patches import PatchingEncoder, offline_maps, open_clip_maps, patch_features, patch_shape
 from .weights import fetch
+from .weights_file import checked_weights_file
 
 logger = logging.getLogger(__name__)
 
@@ -228,26 +229,15 @@ def hub_source(spec: EncoderSpec) -> tuple[str, str]:
     return repo, filename
 
 
-def check_weights_file(spec: EncoderSpec) -> Path:
-    """The file of `--weights`, if it is still the one that the encoder key names and may be a checkpoint.
+def check_weights_file(spec: EncoderSpec) -> None:
+    """Check that the file of `--weights` is still the one that the encoder key names and may be a checkpoint.
 
     Raises:
         EncoderError: it is not, or open_clip does not know the model.
     """
     _check_model(spec)
-    path = Path(spec.weights_file or "")
-    try:
-        digest = file_digest(path)
-    except UsageError as error:
-        raise EncoderError(str(error)) from None
-    if f"sha256-{digest[:16]}" != spec.weights:
-        raise EncoderError(f"the weights file {path} changed since the job was submitted: submit the job again")
-    wrong = _not_a_checkpoint(path)
-    if wrong:
-        raise EncoderError(
-            f"the weights file {path} {wrong}: give a checkpoint of {spec.model} (.pt, .bin, .safetensors)"
-        )
-    return path
+    with checked_weights_file(spec):
+        pass
 
 
 def offline_weights(spec: EncoderSpec) -> Path:
@@ -382,49 +372,35 @@ def _with_patches(
 def _open_clip_model(spec: EncoderSpec, hub_seconds: float, progress: type[Any] | None) -> Any:
     """The whole model, with its text tower, in float32 on the CPU; fetches its weights first where it must."""
     if spec.weights_file is not None:
-        return _build(spec.model, check_weights_file(spec), {})
+        _check_model(spec)
+        with checked_weights_file(spec) as path:
+            return _build(spec.model, path, {}, spec.weights_file)
     path = fetch(*hub_source(spec), timeout=hub_seconds, tqdm_class=progress)
     # The tag's own mean, deviation, interpolation and resizing, as open_clip merges them for a tag.
     return _build(spec.model, path, open_clip.get_pretrained_cfg(spec.model, spec.weights))
 
 
-def _build(name: str, path: Path, preprocessing: dict[str, Any]) -> Any:
-    """An open_clip model with the weights of a file, in float32 on the CPU."""
+def _build(name: str, path: Path, preprocessing: dict[str, Any], shown: str | None = None) -> Any:
+    """An open_clip model with the weights of a file, in float32 on the CPU. People read of the file as `shown`."""
     # The image size is the model's; a tag's constants would come after it.
     preprocessing = {key: value for key, value in preprocessing.items() if key != "size"}
     try:
         with _quiet_open_clip():
             return open_clip.create_model(name, pretrained=str(path), force_preprocess_cfg=preprocessing)
     except Exception as error:  # torch, pickle, safetensors and open_clip each raise their own
-        raise EncoderError(_why_not_loaded(name, path, error)) from error
+        raise EncoderError(_why_not_loaded(name, path, shown or str(path), error)) from error
 
 
-def _not_a_checkpoint(path: Path) -> str | None:
-    """What common wrong files are; None for what may be a checkpoint."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(64).lstrip().lower()
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    if not start:
-        return "is empty"
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page, not weights"
-    if start.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the weights themselves"
-    return None
-
-
-def _why_not_loaded(name: str, path: Path, error: Exception) -> str:
+def _why_not_loaded(name: str, path: Path, shown: str, error: Exception) -> str:
     text = " ".join(str(error).split())
     if "transformers" in text:
         return f"{name} needs one more package: pip install transformers"
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return f"this machine has too little free memory for {name}"
     if _holds_tensors(path):
-        return f"the weights file {path} does not fit {name}: name the model that it belongs to with --encoder"
+        return f"the weights file {shown} does not fit {name}: name the model that it belongs to with --encoder"
     return (
-        f"the weights file {path} is not a checkpoint of {name} that open_clip can read ({type(error).__name__}):"
+        f"the weights file {shown} is not a checkpoint of {name} that open_clip can read ({type(error).__name__}):"
         " give its state dict as .pt, .bin or .safetensors, or download it again"
     )
 

@@ -2,20 +2,29 @@
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from ...models.settings import Settings
+from ...models.sources.beneath import OutsideRootError, RootFolder, RootLinkError
 from ...models.sources.objects.urls import is_url
 from ...models.states import FailureKind
 from .images import ImageFailure, readable_bytes
 
 _GONE = (errno.ENOENT, errno.ENOTDIR)
-_FORBIDDEN = (errno.EACCES, errno.EPERM)
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_UNREADABLE = {
+    errno.EISDIR: "The path is a folder, not a file.",
+    errno.EACCES: "The worker has no permission to read the file.",
+    errno.EPERM: "The worker has no permission to read the file.",
+}
+_LEADS_OUT = "A symbolic link leads out of the job's folder: submit with --follow-links to allow it."
+_ROOT_IS_LINK = (
+    "The job's folder, or one above it, is a symbolic link by now: submit the folder again, or name where this "
+    "machine has it in SCANOMALY_ROOTS."
+)
 
 
 class FileVersion(NamedTuple):
@@ -61,18 +70,16 @@ class LocalFolder:
 
     def __init__(self, root: Path, follow_links: bool, max_bytes: int) -> None:
         """Args:
-        root: the folder that paths start at. It may be a symbolic link itself, and need not exist.
+        root: the folder that paths start at, as it was resolved when it was submitted. It need not exist.
         follow_links: whether symbolic links may lead out of the root.
         max_bytes: size above which a file is not read.
         """
-        self._root = root
-        self._real_root = Path(os.path.realpath(root))
-        self._follow_links = follow_links
+        self._root = RootFolder(root, follow_links)
         self._max_bytes = max_bytes
 
     def read(self, path: str, reserve: Callable[[int], None]) -> bytes:
         try:
-            with self._open(path) as file:
+            with self._root.open_file(path) as file:
                 size = self._check_size(os.fstat(file.fileno()).st_size)
                 reserve(size)
                 data = file.read(size + 1)
@@ -84,7 +91,7 @@ class LocalFolder:
 
     def open(self, path: str) -> BinaryIO:
         try:
-            return self._open(path)
+            return self._root.open_file(path)
         except (OSError, ValueError) as error:
             raise reading_failure(error) from error
 
@@ -93,36 +100,10 @@ class LocalFolder:
 
     def version(self, path: str) -> FileVersion:
         try:
-            status = self._resolve(path).stat()
+            status = self._root.status(path)
         except (OSError, ValueError) as error:
             raise reading_failure(error) from error
         return FileVersion(status.st_size, status.st_mtime_ns)
-
-    def _open(self, path: str) -> BinaryIO:
-        """A regular file. Never waits for a pipe or a device."""
-        file = open(self._resolve(path), "rb", opener=self._opener)  # noqa: SIM115  (the caller closes it)
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            file.close()
-            raise ImageFailure(FailureKind.UNREADABLE, "The path is a pipe, socket or device, not a regular file.")
-        return file
-
-    def _opener(self, path: str, flags: int) -> int:
-        # A resolved path has no link left: one that is there now was put there after the check. A FIFO without a
-        # writer would block a plain open.
-        return os.open(path, flags | os.O_NONBLOCK | (0 if self._follow_links else os.O_NOFOLLOW))
-
-    def _resolve(self, path: str) -> Path:
-        if path.startswith("/") or ".." in path.split("/"):
-            raise ImageFailure(FailureKind.OUTSIDE_ROOT, "The path leads out of the job's folder.")
-        if self._follow_links:
-            return self._root / path
-        real = Path(os.path.realpath(self._root / path))
-        if not real.is_relative_to(self._real_root):
-            raise ImageFailure(
-                FailureKind.OUTSIDE_ROOT,
-                "A symbolic link leads out of the job's folder: submit with --follow-links to allow it.",
-            )
-        return real
 
     def _check_size(self, size: int) -> int:
         if size > self._max_bytes:
@@ -155,14 +136,14 @@ def too_large(size: int | None, limit: int) -> ImageFailure:
 def reading_failure(error: OSError | ValueError) -> Exception:
     """What is to be raised for an error of a file: a failure of the scan, or the error where this process is at
     fault."""
+    if isinstance(error, OutsideRootError):
+        return ImageFailure(
+            FailureKind.OUTSIDE_ROOT, _ROOT_IS_LINK if isinstance(error, RootLinkError) else _LEADS_OUT
+        )
     number = getattr(error, "errno", None)
     if number in _OURS:
         return error
     if number in _GONE:
         return ImageFailure(FailureKind.MISSING, "The file is no longer there.")
-    if number == errno.EISDIR:
-        return ImageFailure(FailureKind.UNREADABLE, "The path is a folder, not a file.")
-    if number in _FORBIDDEN:
-        return ImageFailure(FailureKind.UNREADABLE, "The worker has no permission to read the file.")
     reason = getattr(error, "strerror", None) or str(error)
-    return ImageFailure(FailureKind.UNREADABLE, f"The file cannot be read: {reason}.")
+    return ImageFailure(FailureKind.UNREADABLE, _UNREADABLE.get(number or 0, f"The file cannot be read: {reason}."))
