@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from .errors import UsageError
 from .sources.beneath import open_regular
@@ -87,7 +88,7 @@ def parse_encoder(
     name: str = DEFAULT_ENCODER,
     weights_file: Path | None = None,
     precision: str = "fp32",
-    open_file: Callable[[Path], BinaryIO] = open_regular,
+    open_file: Callable[[Path], BufferedReader] = open_regular,
 ) -> EncoderSpec:
     """Read an encoder's name: `efficientnet_lite0`, `MODEL` or `MODEL/TAG` of open_clip, or a plug-in's.
 
@@ -128,7 +129,7 @@ def plugins(name: str) -> Iterator["EntryPoint"]:
     yield from entry_points(group=PLUGINS, name=name)
 
 
-def file_digest(path: Path, open_file: Callable[[Path], BinaryIO] = open_regular) -> str:
+def file_digest(path: Path, open_file: Callable[[Path], BufferedReader] = open_regular) -> str:
     """SHA-256 of a file's content, in hexadecimal.
 
     Raises:

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from ..models.sources.beneath import open_regular, open_resolved
 
@@ -25,7 +25,7 @@ class NamedFiles:
         """What a name was resolved to; None where nobody looked."""
         return None if self._resolved is None else self._resolved[_key(name)]
 
-    def open(self, name: Path) -> BinaryIO:
+    def open(self, name: Path) -> BufferedReader:
         """A regular file. Raises OSError."""
         real = self.real(name)
         return open_regular(name) if real is None else open_resolved(real)

@@ -11,8 +11,9 @@ import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 _T = TypeVar("_T")
 
@@ -53,7 +54,7 @@ class RootFolder:
         self._root = "/" + os.path.abspath(root).lstrip("/")  # POSIX leaves two of them
         self._bound = "/" if follow_links else self._root
 
-    def open_file(self, path: str) -> BinaryIO:
+    def open_file(self, path: str) -> BufferedReader:
         """A regular file, to be read. Never waits for a pipe or a device."""
         return _regular(self._at(path, partial(_open_part, flags=_READ)))
 
@@ -82,7 +83,7 @@ class RootFolder:
         return _act_below(open_resolved_folder(self._bound), folders, name, act)
 
 
-def open_resolved(path: str | os.PathLike[str]) -> BinaryIO:
+def open_resolved(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file by the path that `os.path.realpath` gave it.
 
     Raises:
@@ -109,7 +110,7 @@ def open_resolved_folder(path: str | os.PathLike[str]) -> int:
         raise RootLinkError(error.errno, _WAS_REPLACED, whole) from None
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file by any name, through links too. Never waits for a pipe or a device.
 
     Raises:
@@ -161,7 +162,7 @@ def _status(name: str, folder: int) -> os.stat_result:
     return status
 
 
-def _regular(descriptor: int) -> BinaryIO:
+def _regular(descriptor: int) -> BufferedReader:
     """The file of a descriptor, which is closed where it is no regular one."""
     try:
         mode = os.fstat(descriptor).st_mode
