@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from scanomaly.models.errors import ScanomalyError
+from scanomaly.models.encoders import parse_encoder
+from scanomaly.models.errors import EncoderError, ScanomalyError, UsageError
 from scanomaly.models.settings import Settings
 from scanomaly.models.sources.beneath import (
     OutsideRootError,
@@ -24,9 +25,10 @@ from scanomaly.producer.discover.folders import Folder, PathList
 from scanomaly.producer.named_files import NamedFiles
 from scanomaly.producer.server.report_files import list_report, open_report_file
 from scanomaly.producer.server.submissions import resolve_below
-from scanomaly.producer.submit import make_request, prepare
+from scanomaly.producer.submit import Prepared, make_request, prepare
 from scanomaly.worker.encoding.files import open_files
 from scanomaly.worker.encoding.images import ImageFailure
+from scanomaly.worker.encoding.weights_file import checked_weights_file
 
 from ..swapping import PLANTED, Swap, descriptors, draw_folders, swapping, swaps_of
 
@@ -326,3 +328,50 @@ def test_a_home_may_be_a_link(tmp_path: Path) -> None:
     assert settings.local_path(tmp_path / "home" / "reports") == tmp_path / "real" / "reports"
     elsewhere = Settings(home=tmp_path / "home", roots=((tmp_path / "home", tmp_path / "mine"),))
     assert elsewhere.local_path(tmp_path / "home" / "reports") == tmp_path / "mine" / "reports"
+
+
+# Weights and labels
+
+
+@pytest.mark.parametrize("option", ["weights", "labels_file"])
+def test_a_file_of_a_submission_is_read_where_it_was_checked(root: Path, outside: Path, option: str) -> None:
+    for where, content in ((root, b"path,label\nmiddle/0.png,normal\n"), (outside, PLANTED)):
+        (where / "job" / "file.csv").write_bytes(content)
+    names = {name: str(root / "job") + file for name, file in (("source", ""), (option, "/file.csv"))}
+    files = NamedFiles({path: resolve_below({str(root): str(root)}, name, path) for name, path in names.items()})
+    settings = Settings(home=root.parent / "home")
+
+    others: dict[str, Any] = {
+        "weights": {"encoder": "RN50", "normal": ["0.png"]},
+        "labels_file": {"encoder": "efficientnet_lite0"},
+    }
+
+    def prepared() -> Prepared:
+        named = others[option] | {option: names[option]}
+        return prepare(make_request(names["source"], settings, files=files, **named), settings)
+
+    assert prepared().counts.labels.total() == 3
+    Swap(root / "job" / "file.csv", outside / "job" / "file.csv")()
+    with pytest.raises(UsageError, match=r"cannot be read.*symbolic link took its place"):
+        prepared()
+
+
+def test_weights_are_loaded_from_the_file_whose_digest_was_compared(root: Path, outside: Path) -> None:
+    for where, content in ((root, b"inside"), (outside, PLANTED)):
+        (where / "weights.safetensors").write_bytes(content)
+    spec = parse_encoder("RN50", root / "weights.safetensors")
+    before = descriptors()
+    with checked_weights_file(spec) as path:
+        Swap(root / "weights.safetensors", outside / "weights.safetensors")()
+        assert path.read_bytes() == b"inside"
+        assert path.name == "weights.safetensors"
+    assert not path.parent.exists()
+    with pytest.raises(EncoderError, match="changed since"), checked_weights_file(spec):
+        pass
+    (root / "weights.safetensors").unlink()
+    os.mkfifo(root / "weights.safetensors")
+    with pytest.raises(EncoderError, match="not a regular file"), checked_weights_file(spec):
+        pass
+    with pytest.raises(UsageError, match="not a regular file"):
+        parse_encoder("RN50", root / "weights.safetensors")
+    assert descriptors() == before
