@@ -2,9 +2,11 @@
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 PLANTED = b"planted outside"
 """In what all the links lead to."""
@@ -38,16 +40,17 @@ class Swap:
 @contextmanager
 def swapping(*swaps: Swap, least: int = 1000) -> Iterator[Callable[[], bool]]:
     """Swap in a thread, one after the other and back, as long as the block runs, and so often at least. What comes
-    with it tells whether it did."""
-    done, count = threading.Event(), 0
+    with it tells whether it did. Links stay as long as a system call takes, or as some do."""
+    done, count, random = threading.Event(), 0, Random(0)
 
     def swap() -> None:
         nonlocal count
         for one in itertools.cycle(swaps):
             if done.is_set() and count >= least:
                 return
-            one()
-            one()
+            for _ in range(2):
+                one()
+                time.sleep(random.random() ** 2 / 1000)
             count += 2
 
     thread = threading.Thread(target=swap)
