@@ -133,7 +133,7 @@ def file_digest(path: Path, open_file: Callable[[Path], BufferedReader] = open_r
     """SHA-256 of a file's content, in hexadecimal.
 
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: the file cannot be read, or is no regular file.
     """
     try:
         with open_file(path) as file:

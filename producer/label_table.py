@@ -7,6 +7,7 @@ is named with its line.
 
 import codecs
 import csv
+import errno
 import io
 import os
 import re
@@ -29,7 +30,12 @@ _LABEL_NAMES = (
 )
 _DELIMITERS = ",;\t|"
 
-_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+_MOST_BYTES = 256 * 2**20
+"""A million scans with paths of 200 letters."""
+_MOST_LINE = 2**20
+_PART_BYTES = 2**20
+
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # as many bytes as `_open` looks at
 _MARKS = (  # that of UTF-32 begins as that of UTF-16 does
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -58,19 +64,16 @@ class LabelTable:
         """Read the first line of a file, which `open_file` opens.
 
         Raises:
-            UsageError: the file cannot be read, or does not name the columns.
+            UsageError: the file cannot be read, is too large, or does not name the columns.
         """
         self._file = file
         try:
-            with open_file(file) as stream:
-                data = stream.read()
+            self._stream = _open(file, open_file)
         except OSError as error:
             raise UsageError(f"{file} cannot be read ({error.strerror})") from None
-        if data.startswith(_WORKBOOKS):
-            raise UsageError(f"{file} is no CSV file but a workbook or an archive: save its sheet as CSV")
-        self._stream = io.TextIOWrapper(io.BytesIO(data), _encoding(data), newline="")
+        self._text = _lines_of(self._stream)
         try:
-            self._delimiter, self._lines, header = _find_header(self._stream)
+            self._delimiter, self._lines, header = _find_header(self._text)
         except (UnicodeError, csv.Error) as error:
             raise UsageError(f"{file}, line 1: not a CSV file ({error})") from None
         self.columns = [name.strip() for name in header]
@@ -95,7 +98,7 @@ class LabelTable:
         Raises:
             UsageError: a row cannot be read.
         """
-        reader = csv.reader(self._stream, delimiter=self._delimiter, skipinitialspace=True, strict=True)
+        reader = csv.reader(self._text, delimiter=self._delimiter, skipinitialspace=True, strict=True)
         try:
             for fields in reader:
                 line = self._lines + reader.line_num
@@ -104,6 +107,8 @@ class LabelTable:
                     yield Row(line, path, label, fields)
                 elif label:
                     raise UsageError(f"{self._file}, line {line}: a label, {label!r}, without a path")
+        except OSError as error:
+            raise UsageError(f"{self._file} cannot be read ({error.strerror})") from None
         except (UnicodeError, csv.Error) as error:
             line = self._lines + reader.line_num
             raise UsageError(f"{self._file}, line {line}: not a CSV file ({error})") from None
@@ -138,30 +143,58 @@ def canonical(path: str) -> str:
     return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
-def _encoding(data: bytes) -> str:
+def _open(file: Path, open_file: Callable[[Path], BinaryIO]) -> TextIO:
+    """Raises OSError, UsageError."""
+    stream = open_file(file)
+    try:
+        if os.fstat(stream.fileno()).st_size > _MOST_BYTES:
+            raise OSError(errno.EFBIG, f"larger than {_MOST_BYTES} bytes")
+        if stream.read(4) in _WORKBOOKS:
+            raise UsageError(f"{file} is no CSV file but a workbook or an archive: save its sheet as CSV")
+        encoding = _encoding(stream)
+        stream.seek(0)
+    except BaseException:
+        stream.close()
+        raise
+    return io.TextIOWrapper(stream, encoding, newline="")
+
+
+def _lines_of(stream: TextIO) -> Iterator[str]:
+    """The lines, with their ends. Raises csv.Error at one that is too long."""
+    with stream:
+        while line := stream.readline(_MOST_LINE + 1):
+            if len(line) > _MOST_LINE:
+                raise csv.Error(f"a line of more than {_MOST_LINE} letters")
+            yield line
+
+
+def _encoding(stream: BinaryIO) -> str:
+    """Raises OSError."""
+    stream.seek(0)
+    data = stream.read(4)
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return encoding
     if 0 in data[:2] and len(data) > 1:  # the first letter is of ASCII
         return "utf-16-le" if data[1] == 0 else "utf-16-be"
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        pass
-    else:
-        return "utf-8"
-    try:
-        data.decode("cp1252")
-    except UnicodeDecodeError:
-        return "latin-1"  # has a letter for each byte
-    return "cp1252"
+    for encoding in ("utf-8", "cp1252"):
+        stream.seek(0)
+        decoder = codecs.getincrementaldecoder(encoding)()
+        try:
+            while part := stream.read(_PART_BYTES):
+                decoder.decode(part)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            continue
+        return encoding
+    return "latin-1"  # has a letter for each byte
 
 
-def _find_header(stream: TextIO) -> tuple[str, int, list[str]]:
+def _find_header(text: Iterator[str]) -> tuple[str, int, list[str]]:
     """The delimiter, the number of lines up to the one that names the columns, and their names."""
     lines = 0
     delimiters = _DELIMITERS
-    while line := stream.readline():
+    for line in text:
         lines += 1
         if match := re.fullmatch(r'"?sep=(.)"?\s*', line, re.IGNORECASE):  # of Excel
             delimiters = match[1]
