@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+import re2
+
 from ..models.errors import UsageError
 from ..models.sources.beneath import open_regular
 from .label_table import LabelTable, ScanPaths, canonical
@@ -24,8 +26,8 @@ class Groups:
 
         Args:
             root: the folder that the scans' paths are relative to.
-            rule: a column of the labels file, or a regular expression that is looked for in the path: its first
-                parenthesis is the group, or all of it where it has none.
+            rule: a column of the labels file, or a regular expression (RE2's syntax) that is looked for in the path:
+                its first parenthesis is the group, or all of it where it has none.
             labels_file: a CSV file with the columns `path` and `label`, and maybe others.
             open_file: opens it.
 
@@ -36,11 +38,8 @@ class Groups:
         self._seen = 0
         self._of_path = None if labels_file is None else _column(root, rule, labels_file, open_file)
         self.note = f"groups by --group {rule}" if self._of_path is None else f"groups from the column {rule}"
-        try:
-            self._pattern = re.compile(rule)
-        except re.error as error:
-            if self._of_path is None:
-                raise UsageError(f"--group {rule} is no regular expression ({error}), and no column") from None
+        if self._of_path is None:
+            self._pattern = _compile(rule)
 
     def group(self, path: str) -> str | None:
         """The group of a scan; None for one that is alone."""
@@ -63,10 +62,33 @@ class Groups:
     def _find(self, path: str) -> str | None:
         if self._of_path is not None:
             return self._of_path.get(canonical(path))
-        match = self._pattern.search(path)
+        match = self._pattern.search(_bytes(path))
         if match is None:
             return None
-        return (match[1] if self._pattern.groups else match[0]) or None
+        found: bytes = match[1 if self._pattern.groups else 0] or b""
+        return found.decode("utf-8", "surrogateescape") or None
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # a name need not be UTF-8
+
+
+def _compile(rule: str) -> re2._Regexp:
+    # RE2 takes time that grows with the path alone, whatever the pattern: it comes from whoever may submit.
+    options = re2.Options()
+    options.log_errors = False  # to standard error, beside the sentence
+    try:
+        return re2.compile(_bytes(rule), options)
+    except re2.error as error:
+        reason = bytes(error.args[0]).decode(errors="replace")
+    try:
+        re.compile(rule)
+    except (re.error, OverflowError, RecursionError):
+        raise UsageError(f"--group {rule} is no regular expression ({reason}), and no column") from None
+    raise UsageError(
+        f"--group {rule} is no regular expression of RE2 ({reason}), which has no look-around, no back-references and "
+        "no repetition beyond 1000: write it without, or name a column of --labels"
+    )
 
 
 def _column(root: str, name: str, file: Path, open_file: Callable[[Path], BinaryIO]) -> dict[str, str] | None:

@@ -29,6 +29,26 @@ def test_a_regular_expression_on_the_path(rule: str, expected: list[str | None],
     groups.check(4)
 
 
+@pytest.mark.parametrize("rule", ["(.|.|.|.|.|.|.|.)*!", "(a+)+$", "(a|aa)+$", r"(\w+\s?)*!", "(x*)*y"])
+def test_no_expression_takes_for_ever(rule: str, tmp_path: Path) -> None:
+    """Each of them takes longer than anybody waits where an engine tries one way after the other."""
+    groups = Groups(str(tmp_path), rule)
+    assert groups.group("a" * 5_000 + "b") is None
+
+
+@pytest.mark.parametrize("rule", [r"(?=p)\w+", r"(?<!x)p1", r"(p)\1", "a{1001}"])
+def test_what_only_a_searching_engine_can_do_is_refused(rule: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no look-around, no back-references"):
+        Groups(str(tmp_path), rule)
+
+
+def test_a_path_need_not_be_utf_8(tmp_path: Path) -> None:
+    path = b"no/p1\xff/a.png".decode("utf-8", "surrogateescape")
+    assert Groups(str(tmp_path), "no/(p[0-9].*)/").group(path) is None  # the engine's . is a letter
+    assert Groups(str(tmp_path), "(p[0-9])").group(path) == "p1"
+    assert Groups(str(tmp_path), "no/([^0-9]+)/").group("no/Müller/a.png") == "Müller"
+
+
 def test_a_column_of_the_labels_file(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(CSV)
     groups = Groups(str(tmp_path), "patient", tmp_path / "labels.csv")
