@@ -26,8 +26,8 @@ class Groups:
 
         Args:
             root: the folder that the scans' paths are relative to.
-            rule: a column of the labels file, or a regular expression (RE2's syntax) that is looked for in the path:
-                its first parenthesis is the group, or all of it where it has none.
+            rule: a column of the labels file, or a regular expression (of RE2) that is looked for in the path: its
+                first parenthesis is the group, or all of it where it has none.
             labels_file: a CSV file with the columns `path` and `label`, and maybe others.
             open_file: opens it.
 
@@ -86,8 +86,8 @@ def _compile(rule: str) -> re2._Regexp:
     except (re.error, OverflowError, RecursionError):
         raise UsageError(f"--group {rule} is no regular expression ({reason}), and no column") from None
     raise UsageError(
-        f"--group {rule} is no regular expression of RE2 ({reason}), which has no look-around, no back-references and "
-        "no repetition beyond 1000: write it without, or name a column of --labels"
+        f"--group {rule} is no regular expression of RE2 ({reason}), which has no look-around, no back-references "
+        "and no repetition beyond 1000: write it without, or name a column of --labels"
     )
 
 

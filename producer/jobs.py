@@ -90,6 +90,7 @@ class StoreJobs:
         key: str | None = None,
         stored: Callable[[str, int], None] = lambda _job, _files: None,
         files: NamedFiles | None = None,
+        found: Callable[[int], None] = lambda _: None,
         **options: Unpack[JobOptions],
     ) -> JobStatus:
         """Queue a job. Returns when all of it is stored.
@@ -99,6 +100,7 @@ class StoreJobs:
             key: an idempotency key: when a job was submitted with it before, that one is returned.
             stored: told after each part the job's id, and how many files are in the store.
             files: opens what the source and the options name.
+            found: told now and then how many files were found.
             options: see `JobOptions`.
 
         Raises:
@@ -110,7 +112,7 @@ class StoreJobs:
         with_key = None if key is None else SubmissionKey(key, _digest(source, options))
         if with_key is not None and (before := self._submitted(with_key)) is not None:
             return before
-        prepared = prepare(make_request(source, self._settings, files=files, **options), self._settings)
+        prepared = prepare(make_request(source, self._settings, files=files, **options), self._settings, found)
         require_broker_rights(self._settings)
         call = partial(call_workers, self._settings, self._store)
         try:

@@ -47,6 +47,7 @@ from .labels import Labels, make_labels
 from .local import suitable_precision
 from .named_files import NamedFiles
 
+_COUNTED_FILES = 100
 _PART_FILES = 10_000
 """Files in one transaction: SQLite lets nobody else write meanwhile."""
 _BEAT_SECONDS = 2.0
@@ -293,7 +294,7 @@ def _count(source: Scans, labels: Labels, groups: Groups | None, counted: Callab
             last = scan.volume
         else:
             ignored[scan.reason] += 1
-        if number % _PART_FILES == 0:
+        if number % _COUNTED_FILES == 0:
             counted(number)
     return Counts(by_label, ignored, volumes)
 

@@ -25,7 +25,7 @@ from ...models.errors import (
     StoreUnreachableError,
 )
 from ..remote import problem_type
-from .submissions import TooManySubmissionsError
+from .submissions import NoPlaceError, TooManySubmissionsError
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ _STATUS: tuple[tuple[type[ScanomalyError], int], ...] = (
     (StoreUnreachableError, 503),
     (StoreRefusedError, 503),
     (SchemaError, 503),
+    (NoPlaceError, 503),
     (TooManySubmissionsError, 429),
 )
 _WHAT_IS_ASKED_FOR = 422

@@ -2,25 +2,32 @@
 
 import asyncio
 import json
+import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
-from ...models.errors import NotAllowedError, ScanomalyError, UsageError
+from ...models.errors import NotAllowedError, ScanomalyError, SourceError, UsageError
 from ...models.processes import python_command
 from ...models.settings import Settings
 from ..remote import error_kind
 
+logger = logging.getLogger(__name__)
+
 _AT_ONCE = 4
-_LONGEST_SECONDS = 3600.0
+_PLACE_SECONDS = 10.0
+"""How long a submission waits for one of the others to end."""
+_SILENT_SECONDS = 120.0
+"""How long one may neither find nor store anything. One folder of a million files is listed within it."""
 _STOP_SECONDS = 5.0
+_T = TypeVar("_T")
 _PATHS = ("source", "labels_file", "weights")
 
 
@@ -32,6 +39,10 @@ class TooManySubmissionsError(ScanomalyError):
         self.seconds = seconds
 
 
+class NoPlaceError(ScanomalyError):
+    """As many jobs as the service takes at a time are being submitted: try again in some seconds."""
+
+
 class Submissions:
     """Takes submissions. Close it at the end: what was not whole by then has failed."""
 
@@ -40,9 +51,11 @@ class Submissions:
         self._roots = {str(root): os.path.realpath(root) for root in settings.api_roots}
         self._limit = RateLimitItemPerMinute(settings.api_submits_per_minute)
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        # Of a job's first part a person waits to hear; later ones outlast the store's absence.
+        self._silent_later_seconds = _SILENT_SECONDS + settings.store_seconds
         self._processes: set[asyncio.subprocess.Process] = set()
-        self._waiting: set[asyncio.Task[str]] = set()
+        self._waiting: set[asyncio.Task[Any]] = set()
 
     async def submit(self, source: str, key: str | None, options: Mapping[str, Any]) -> str:
         """Put a job into the store. Returns its id as soon as its first part is there.
@@ -50,7 +63,7 @@ class Submissions:
         It goes on where its caller goes away.
 
         Raises:
-            TooManySubmissionsError: it has to wait.
+            TooManySubmissionsError, NoPlaceError: it has to wait.
             NotAllowedError: it names a file that is not below a root.
             ScanomalyError: what `StoreJobs.submit` raises.
         """
@@ -63,36 +76,76 @@ class Submissions:
             if path is not None:
                 resolved[path] = resolve_below(self._roots, name, path)
         asked = {"source": source, "key": key, "options": dict(options), "resolved": resolved}
-        task = asyncio.create_task(self._submit(asked))
+        return await asyncio.shield(self._kept(self._submit(asked)))
+
+    def _kept(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """A task that is waited for at the end. The event loop alone would not keep it."""
+        task = asyncio.create_task(work)
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
-        return await asyncio.shield(task)
+        return task
 
     async def _submit(self, asked: Mapping[str, Any]) -> str:
-        await self._room.acquire()
-        process = await asyncio.create_subprocess_exec(
-            *python_command("producer.server.submitter"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        self._processes.add(process)
+        try:
+            async with asyncio.timeout(_PLACE_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            raise NoPlaceError() from None
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._kept(self._run(asked, answer))
+        return await answer
+
+    async def _run(self, asked: Mapping[str, Any], answer: asyncio.Future[str]) -> None:
+        """Run a submission to its end. The rest of a large job is stored after the answer."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *python_command("producer.server.submitter"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            self._processes.add(process)
+            try:
+                await self._follow(process, asked, answer)
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                raise
+            finally:
+                await process.wait()
+                self._processes.discard(process)
+        except Exception as error:  # whatever it is, one may wait for an answer
+            logger.warning("a submission was ended: %s", error)
+            if not answer.done():
+                answer.set_exception(error)
+        finally:
+            self._places.release()
+        if not answer.done():
+            answer.set_exception(
+                ScanomalyError("the submission ended without an answer: the service's log may say why")
+            )
+
+    async def _follow(
+        self, process: asyncio.subprocess.Process, asked: Mapping[str, Any], answer: asyncio.Future[str]
+    ) -> None:
+        """Hear what a submission tells, and end it when it tells nothing for too long."""
         assert process.stdin is not None
         assert process.stdout is not None
+        seconds = _SILENT_SECONDS
         try:
             process.stdin.write(json.dumps(asked).encode())
             process.stdin.close()
-            line = await asyncio.wait_for(process.stdout.readline(), _LONGEST_SECONDS)
-        except (TimeoutError, OSError):
-            line = b""
-            with suppress(ProcessLookupError):
-                process.kill()
-        asyncio.create_task(self._await_end(process)).add_done_callback(lambda _: self._room.release())
-        return _job_of(line)
-
-    async def _await_end(self, process: asyncio.subprocess.Process) -> None:
-        """The rest of a large job is stored meanwhile; what becomes of it the store knows."""
-        await process.wait()
-        self._processes.discard(process)
+            while line := await asyncio.wait_for(process.stdout.readline(), seconds):
+                told = json.loads(line)
+                if not answer.done() and "job" in told:
+                    answer.set_result(told["job"])
+                    seconds = self._silent_later_seconds
+                elif not answer.done() and "type" in told:
+                    answer.set_exception(error_kind(told["type"])(told["detail"]))
+        except TimeoutError:
+            raise SourceError(
+                f"the source gave no scan for {seconds:.0f} s, so its submission was ended: check that the disk or "
+                "the network that it is on answers"
+            ) from None
 
     async def close(self) -> None:
         """Stop what is under way; those who wait are told."""
@@ -137,13 +190,3 @@ def resolve_below(roots: Mapping[str, str], name: str, path: str) -> str:
         named = ", ".join(roots)
         raise NotAllowedError(f"{name} {path!r} is not below a folder that this service takes scans from: {named}")
     return real
-
-
-def _job_of(line: bytes) -> str:
-    if not line:
-        raise ScanomalyError("the submission ended without an answer: the service's log may say why")
-    answer = json.loads(line)
-    if "job" in answer:
-        job: str = answer["job"]
-        return job
-    raise error_kind(answer["type"])(answer["detail"])

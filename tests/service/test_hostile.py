@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +25,9 @@ from scanomaly.producer.server.access import COOKIE, Access, Role
 from scanomaly.producer.server.app import make_app
 from scanomaly.producer.server.sessions import SESSION_SECONDS
 
-from ..acceptance.conftest import OFFLINE, Scanomaly, nothing_is_left, processes_of, write_image
+from ..acceptance.conftest import OFFLINE, Scanomaly, nothing_is_left, write_image
 from ..acceptance.test_commands import error_line
-from ..waiting import HANGS
+from ..waiting import HANGS, until
 from .conftest import DONE, SAFETY, Service, serving
 
 TOKEN, READ_TOKEN = "full-0123456789abcdef", "read-0123456789abcdef"
@@ -758,19 +759,18 @@ def test_names_and_patterns_that_no_system_takes_are_problems(
     assert service.submit(root / source, 422, **options)["type"] == "urn:scanomaly:usage"
 
 
-def test_a_pattern_without_end_stops_nobody(new_home: Callable[[], Path], tmp_path: Path) -> None:
-    write_image(tmp_path / "no" / f"{'a' * 60}!.png")
-    write_image(tmp_path / "good" / "no" / "a.png")
+def test_a_submission_that_stands_still_stops_nobody(new_home: Callable[[], Path], root: Path) -> None:
     home = new_home()
-    with serving(home, tmp_path) as running, ThreadPoolExecutor(1) as threads:
-        stuck = threads.submit(running.submit, tmp_path, group="(a+)+$", normal=["no"])
-        while not any("submitter" in process for process in processes_of(home)):
-            time.sleep(0.1)
-        running.submit(tmp_path / "good", 201)
+    with serving(home, root) as running, ThreadPoolExecutor(1) as threads:
+        stuck = threads.submit(running.submit, root / "scans")
+        until(lambda: _submitter_of(home), "it is not submitted")
+        process = int(_submitter_of(home))
+        os.kill(process, signal.SIGSTOP)
+        running.submit(root / "scans", 201)
         for _ in range(20):
             running.ask("GET", JOBS, 200)
         assert not stuck.done()
-        os.kill(int(_submitter_of(home)), 15)
+        os.kill(process, signal.SIGKILL)
         with suppress(AssertionError):
             stuck.result(HANGS)
     assert nothing_is_left(home)
@@ -784,14 +784,14 @@ def _submitter_of(home: Path) -> str:
                 and str(home) in (entry / "environ").read_text()
             ):
                 return entry.name
-    raise AssertionError("there is no submitter")
+    return ""
 
 
 # Submissions that come again, and too many
 
 
 def test_a_submission_that_comes_again_is_one_job(service: Service, root: Path) -> None:
-    with ThreadPoolExecutor(10) as threads:
+    with ThreadPoolExecutor(4) as threads:
         asked = [threads.submit(service.submit, root / "scans", 201, key="ten") for _ in range(10)]
         assert len({answer.result()["job"] for answer in asked}) == 1
     job = asked[0].result()["job"]

@@ -1,4 +1,4 @@
-"""Files that a person or a submission names: regular ones alone, no larger than they can be, and read part by part."""
+"""Files that a person or a submission names: regular ones alone, no larger than they can be."""
 
 import os
 import resource
