@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 
@@ -18,6 +19,8 @@ from .protocol import BoundedProtocol
 logger = logging.getLogger(__name__)
 
 _MOST_CONNECTIONS = 2000
+_OTHER_FILES = 100
+"""Open at one time beside connections: the store, reports, submissions."""
 _STOP_SECONDS = 5
 
 
@@ -45,6 +48,8 @@ def serve_forever(
     app = make_app(settings)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     listening = _listen(host, port)
+    connections = _connections()
+    BoundedProtocol.idle.most = connections // 2
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -57,7 +62,7 @@ def serve_forever(
         server_header=False,
         proxy_headers=bool(settings.api_proxies),
         forwarded_allow_ips=list(settings.api_proxies),
-        limit_concurrency=_MOST_CONNECTIONS,
+        limit_concurrency=connections,
         timeout_graceful_shutdown=_STOP_SECONDS,
         ssl_certfile=tls_cert,
         ssl_keyfile=tls_key,
@@ -86,6 +91,18 @@ class _Server(uvicorn.Server):
             service.stop()
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
+
+
+def _connections() -> int:
+    """How many there may be, with the number of open files that the system lets this process have."""
+    wanted = 2 * _MOST_CONNECTIONS + _OTHER_FILES  # those that are being closed count too
+    soft, hard = (
+        wanted if limit == resource.RLIM_INFINITY else limit for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+    if soft < wanted:
+        soft = max(soft, min(hard, wanted))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    return max(2, min(_MOST_CONNECTIONS, (soft - _OTHER_FILES) // 2))
 
 
 def _listen(host: str, port: int) -> socket.socket:
