@@ -30,7 +30,8 @@ class Idle:
         connections[connection] = None
         self._count += 1
         if self._count > self.most:
-            oldest = next(iter(max(self._of_address.values(), key=len)))
+            most = max(self._of_address.values(), key=len)
+            oldest = next(iter(most))
             self.discard(oldest)
             oldest.transport.abort()
 
