@@ -7,9 +7,11 @@ stored, says that it gets on.
 """
 
 import json
+import os
 import resource
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from ...models.errors import ScanomalyError, UsageError
@@ -71,8 +73,9 @@ class _Progress:
 
 
 def _write(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document) + "\n")
-    sys.stdout.flush()
+    # Where the service is gone, nobody hears it, and the job is submitted to its end.
+    with suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), (json.dumps(document) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -121,6 +121,7 @@ def test_one_that_needs_more_memory_than_it_may_is_told_so(tmp_path: Path) -> No
     asked = {
         "source": str(tmp_path),
         "key": None,
+        "resolved": None,
         "options": {"labels_file": str(tmp_path / "labels.csv"), "encoder": "efficientnet_lite0"},
     }
     done = subprocess.run(
