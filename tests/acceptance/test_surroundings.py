@@ -73,45 +73,13 @@ def _commands(group: click.Group, before: str = "") -> Iterator[str]:
 
 
 def test_no_command_imports_from_the_current_folder(
-    home: Path, tracer: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nor does what the commands start: the service and its submissions, workers, and the broker."""
-    user = Scanomaly(home, **PLUGIN)
-    monkeypatch.chdir(tracer)
-    done = user.json("run", drawn, *LIGHT)["job"]
-    waiting = user("submit", drawn, *LIGHT).stdout.strip()
-    rest: dict[str, tuple[tuple[str | Path, ...], int]] = {
-        "status": ((done,), 0),
-        "watch": ((done,), 0),
-        "jobs": ((), 0),
-        "workers": ((), 0),
-        "pause": ((waiting,), 0),
-        "resume": ((waiting,), 0),
-        "cancel": ((waiting,), 0),
-        "retry": ((done,), 1),  # none of its scans failed
-        "report": ((done,), 0),
-        "score": ((done, "--scorer", "knn"), 0),
-        "export": ((done, "--vectors", "npy", "--out", home / "vectors"), 0),
-        "store check": ((), 0),
-        "store upgrade": ((), 0),
-        "doctor": (OFFLINE, 0),
-        "demo": ((drawn,), 0),
-    }
-    assert {*rest, "run", "submit", "worker", "serve"} == set(_commands(cli))
-    for command, (arguments, code) in rest.items():
-        user(*command.split(), *arguments, code=code)
-    with user.started("worker"), user.serving("--root", drawn) as url:
-        job = user("submit", drawn, *LIGHT, "--server", url).stdout.strip()
-        assert user.json("watch", job, "--server", url)["state"] == "done"
-        user("score", job, "--scorer", "knn", "--server", url)
-        assert user.json("watch", job, "--server", url)["state"] == "done"
-
-
-def test_nothing_is_imported_from_the_current_folder(
     home: Path, tracer: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the environment of a notebook, of a person who draws with TeX, and of another program's Celery: none of
-    it is meant for Scanomaly."""
+    """Nor does what the commands start: the service and its submissions, workers, and the broker.
+
+    With the environment of a notebook, of a person who draws with TeX, and of another program's Celery: none of it
+    is meant for Scanomaly.
+    """
     (tracer / "matplotlibrc").write_text("text.usetex: True\nbackend: module://nosuch\n")
     (tmp_path / "styles").mkdir()
     shutil.copy(tracer / "matplotlibrc", tmp_path / "styles")
@@ -133,11 +101,37 @@ def test_nothing_is_imported_from_the_current_folder(
         RESULT_BACKEND=elsewhere,
         LOADER="nosuch",
         CONFIG_MODULE="nosuch",
+        **PLUGIN,
     )
     monkeypatch.chdir(tracer)
-    job = user.json("run", drawn, *OFFLINE)["job"]
+    done = user.json("run", drawn, *LIGHT)["job"]
     assert not list((home / "logs").iterdir())
-    user("score", job, "--scorer", "knn")
-    user("export", job, "--vectors", "npy", "--out", tmp_path / "vectors")
-    told = user("doctor", *OFFLINE).stdout
-    assert re.findall(r"^ok +(\w+)", told, re.M) == ["disk", "store", "broker", "worker", "device", "encoder"]
+    waiting = user("submit", drawn, *LIGHT).stdout.strip()
+    rest: dict[str, tuple[tuple[str | Path, ...], int]] = {
+        "status": ((done,), 0),
+        "watch": ((done,), 0),
+        "jobs": ((), 0),
+        "workers": ((), 0),
+        "pause": ((waiting,), 0),
+        "resume": ((waiting,), 0),
+        "cancel": ((waiting,), 0),
+        "retry": ((done,), 1),  # none of its scans failed
+        "report": ((done,), 0),
+        "score": ((done, "--scorer", "knn"), 0),
+        "export": ((done, "--vectors", "npy", "--out", home / "vectors"), 0),
+        "store check": ((), 0),
+        "store upgrade": ((), 0),
+        "doctor": (OFFLINE, 0),
+        "demo": ((drawn,), 0),
+    }
+    assert {*rest, "run", "submit", "worker", "serve"} == set(_commands(cli))
+    for command, (arguments, code) in rest.items():
+        told = user(*command.split(), *arguments, code=code).stdout
+        if command == "doctor":
+            checks = re.findall(r"^ok +(\w+)", told, re.M)
+            assert checks == ["disk", "store", "broker", "worker", "device", "encoder"]
+    with user.started("worker"), user.serving("--root", drawn) as url:
+        job = user("submit", drawn, *LIGHT, "--server", url).stdout.strip()
+        assert user.json("watch", job, "--server", url)["state"] == "done"
+        user("score", job, "--scorer", "knn", "--server", url)
+        assert user.json("watch", job, "--server", url)["state"] == "done"
