@@ -126,7 +126,7 @@ def test_no_command_imports_from_the_current_folder(
     }
     assert {*rest, "run", "submit", "worker", "serve"} == set(_commands(cli))
     for command, (arguments, code) in rest.items():
-        told = user(*command.split(), *arguments, code=code).stdout
+        told = user(*command.split(), *arguments, code=code, cwd=tracer).stdout  # each in a process of its own
         if command == "doctor":
             checks = re.findall(r"^ok +(\w+)", told, re.M)
             assert checks == ["disk", "store", "broker", "worker", "device", "encoder"]
