@@ -4,18 +4,14 @@ import hashlib
 import hmac
 import ipaddress
 import re
-import time
 from collections.abc import Mapping
 from enum import StrEnum
 from http.cookies import CookieError, SimpleCookie
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
-
 from ...models.errors import UsageError
 from ...models.secret_files import load_secret
 from ...models.settings import Settings
+from .limiter import Limiter
 from .sessions import Sessions
 
 COOKIE = "scanomaly_session"
@@ -27,8 +23,8 @@ _SECRET_FILE = "session.key"
 _LEAST_CHARACTERS = 16
 _LEAST_DIFFERENT = 6
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-_WRONG_TOKENS = RateLimitItemPerMinute(100)
-"""Of one address. More are not looked at."""
+_WRONG_TOKENS = 100
+"""Of one address in a minute. More are not looked at."""
 
 
 class Role(StrEnum):
@@ -61,7 +57,7 @@ class Access:
                 "SCANOMALY_API_READ_TOKEN is the same as SCANOMALY_API_TOKEN: who may only look needs another"
             )
         self._digests = [(Role.FULL, full), (Role.READ, read)] if full is not None else []
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._wrong_tokens = Limiter(_WRONG_TOKENS)
         self._sessions = None if full is None else _sessions(settings, full + b"\0" + (read or b""))
 
     @property
@@ -81,14 +77,14 @@ class Access:
         """
         if not token:
             return None
-        limit = (_WRONG_TOKENS, _network(address))
-        if not self._limiter.test(*limit):
-            raise TooManyTokensError(max(1.0, self._limiter.get_window_stats(*limit).reset_time - time.time()))
+        network = _network(address)
+        if not self._wrong_tokens.may(network):
+            raise TooManyTokensError(self._wrong_tokens.seconds_left(network))
         given = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         fits = [role for role, digest in self._digests if digest is not None and hmac.compare_digest(given, digest)]
         if fits:
             return fits[0]
-        self._limiter.hit(*limit)
+        self._wrong_tokens.hit(network)
         return None
 
     def role(self, headers: Mapping[str, str], address: str, secure: bool) -> Role | None:

@@ -157,11 +157,9 @@ async def steer(request: Request, job: _JobId, action: str) -> Response:
 
 @router.get("/login")
 async def ask_token(request: Request) -> Response:
-    return (
-        RedirectResponse("/", 303)
-        if service_of(request).access.open
-        else _page("login.html", wrong=False, error=None)
-    )
+    if service_of(request).access.open:
+        return RedirectResponse("/", 303)
+    return _page("login.html", wrong=False, error=None)
 
 
 @router.post("/login")

@@ -4,20 +4,16 @@ import asyncio
 import json
 import logging
 import os
-import time
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
-
 from ...models.errors import NotAllowedError, ScanomalyError, SourceError, UsageError
 from ...models.processes import python_command
 from ...models.settings import Settings
 from ..remote import error_kind
+from .limiter import Limiter
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +45,7 @@ class Submissions:
     def __init__(self, settings: Settings) -> None:
         # What their names mean is asked once: one that becomes a link later opens nothing.
         self._roots = {str(root): os.path.realpath(root) for root in settings.api_roots}
-        self._limit = RateLimitItemPerMinute(settings.api_submits_per_minute)
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._limiter = Limiter(settings.api_submits_per_minute)
         self._places = asyncio.Semaphore(_AT_ONCE)
         # Of a job's first part a person waits to hear; later ones outlast the store's absence.
         self._silent_later_seconds = _SILENT_SECONDS + settings.store_seconds
@@ -67,9 +62,8 @@ class Submissions:
             NotAllowedError: it names a file that is not below a root.
             ScanomalyError: what `StoreJobs.submit` raises.
         """
-        if not self._limiter.hit(self._limit):
-            reset = self._limiter.get_window_stats(self._limit).reset_time - time.time()
-            raise TooManySubmissionsError(max(1.0, reset))
+        if not self._limiter.hit():
+            raise TooManySubmissionsError(self._limiter.seconds_left())
         resolved = {}
         for name in _PATHS:
             path = source if name == "source" else options.get(name)
